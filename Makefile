@@ -1,0 +1,37 @@
+# The two commands of the README, and what stands behind them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Two threads are slower than one for models of this size; see README, "Threads".
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: train test test-slow lint types clean
+
+train: $(VENV)/.installed
+	$(BIN)/python train.py $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "slow" $(ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed
+	$(BIN)/pyright
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet "torch>=2.6,<2.14"
+	$(BIN)/pip install --quiet --editable ".[dev,data,lora,smollm2,launchers]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache runs multirun

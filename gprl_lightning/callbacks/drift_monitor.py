@@ -1,0 +1,116 @@
+"""The closed-loop drift monitor as a callback (METHOD §3).
+
+It owns the controller's state, reads each iteration's axis moments, and hands the module a frozen
+`DriftControl`: the axis multipliers and the KL coefficient of the next iteration. Without this
+callback the module stays at rest. Every intervention is kept, and is written to
+``drift_interventions.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from gprl_lightning import metrics
+from gprl_lightning.core.drift import (
+    AxisMoments,
+    DriftSettings,
+    DriftState,
+    Intervention,
+    axis_moments,
+    update_drift,
+)
+from gprl_lightning.wandb_logger import GPRLWandbLogger
+
+
+class DriftMonitor(L.Callback):
+    """Watches single-axis exploitation and corrects it on the fly.
+
+    Args:
+        settings: thresholds, rates and mode of the controller.
+        num_axes: k of the preference model.
+        folder: where ``drift_interventions.csv`` goes; None writes nothing.
+    """
+
+    def __init__(self, settings: DriftSettings, num_axes: int, folder: Path | None = None):
+        self.settings, self.folder = settings, folder
+        self.state = DriftState.initial(settings, num_axes)
+        self.interventions: list[Intervention] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.control = self.state.control  # again after a resume, so that it goes on bit-equal
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        scored, anchored = outputs["scored"], outputs["anchored"]
+        moments = axis_moments(
+            scored.group_scores, scored.eigenvalues, self.settings.share, anchored
+        )
+        if trainer.world_size > 1:
+            moments = moments.summed(partial(_sum, trainer))
+        self.state, pl_module.control, intervention = update_drift(
+            self.state, moments, self.settings
+        )
+        if intervention is not None:
+            self.interventions.append(intervention)
+        self._log(pl_module, moments)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._write(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._write(trainer)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        """The interventions as a CSV, and as a table on W&B."""
+        if not trainer.is_global_zero or not self.interventions:
+            return
+        rows = [i.to_dict() for i in self.interventions]
+        if self.folder is not None:
+            with (self.folder / "drift_interventions.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        for logger in trainer.loggers:
+            if isinstance(logger, GPRLWandbLogger):
+                logger.log_records(metrics.DRIFT_INTERVENTIONS, rows, rows[-1]["step"] + 1)
+
+    def _log(self, pl_module: Any, moments: AxisMoments) -> None:
+        state = self.state
+        values: dict[str, float] = {
+            metrics.DRIFT_DIVERGENCE: state.drift,
+            metrics.DRIFT_ACTIVE: float(state.active),
+            metrics.DRIFT_KL_COEF: state.kl_coef,
+        }
+        if state.calibrated:
+            values[metrics.DRIFT_THRESHOLD] = state.threshold
+        anchored = moments.anchored_score()
+        per_axis = {
+            metrics.AXIS_VARIANCE_SHARE: state.variance_share,
+            metrics.AXIS_MULTIPLIER: state.multipliers,
+            metrics.AXIS_ANCHORED_SCORE: () if anchored is None else anchored.tolist(),
+        }
+        for name, row in per_axis.items():
+            values |= {metrics.per_axis(name, axis): float(value) for axis, value in enumerate(row)}
+        pl_module.log_dict(values)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "state": self.state.state_dict(),
+            "interventions": [i.to_dict() for i in self.interventions],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.state = DriftState.from_state_dict(state_dict["state"])
+        self.interventions = [Intervention.from_dict(i) for i in state_dict["interventions"]]
+
+
+def _sum(trainer: L.Trainer, tensor: Tensor) -> Tensor:
+    return torch.as_tensor(trainer.strategy.reduce(tensor.clone(), reduce_op="sum"))

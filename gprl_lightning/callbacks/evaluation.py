@@ -1,0 +1,121 @@
+"""Win rate on held-out prompts against the starting policy, while the run goes on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+
+from gprl_lightning import metrics
+from gprl_lightning.core.batch import PromptBatch
+from gprl_lightning.core.preference import pairwise_scores, total_scores
+from gprl_lightning.evaluation.judges import Judge
+from gprl_lightning.evaluation.win_rate import length_controlled_win_rate, win_rate
+
+BASELINE_SEED, EVALUATION_SEED = 104_729, 1_299_709
+
+
+@dataclass
+class Answers:
+    """One response per held-out prompt, with its length in the policy's tokens."""
+
+    texts: list[str]
+    lengths: list[int]
+
+
+class HeldOutEvaluation(L.Callback):
+    """Answers every held-out prompt once and lets the judge compare with the starting policy's
+    answer.
+
+    Runs before the first iteration, every `every` iterations and after the last. The same random
+    numbers are used each time, so that successive points differ by the policy alone.
+
+    Args:
+        batches: the held-out prompts, encoded.
+        judge: says which answer is better.
+        every: iterations between evaluations.
+        temperature: at which answers are sampled.
+    """
+
+    def __init__(
+        self, batches: Sequence[PromptBatch], judge: Judge, every: int, temperature: float
+    ):
+        self.batches, self.judge, self.every, self.temperature = batches, judge, every, temperature
+        self.baseline: Answers | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        reference = pl_module.reference.module
+        self.baseline = self._answer(pl_module, reference, BASELINE_SEED)
+        if trainer.global_step == 0:
+            self._evaluate(trainer, pl_module, 0)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int
+    ) -> None:
+        done = batch.iteration + 1
+        if done % self.every == 0 or done == trainer.num_training_batches:
+            self._evaluate(trainer, pl_module, done)
+
+    @torch.no_grad()
+    def _answer(self, pl_module: Any, policy: Any, seed: int) -> Answers:
+        sampler = copy.copy(pl_module.sampler)
+        sampler.group_size, sampler.temperature = 1, self.temperature
+        texts: list[str] = []
+        lengths: list[int] = []
+        for batch in self.batches:
+            rollout = sampler.sample(policy, batch.to(pl_module.device), pl_module.seed + seed)
+            texts += rollout.responses
+            lengths += rollout.response_mask.sum(1).tolist()
+        return Answers(texts, lengths)
+
+    def _evaluate(self, trainer: L.Trainer, pl_module: Any, iteration: int) -> None:
+        # Every process computes the same figures: the logger writes those of the first.
+        answers, baseline = (
+            self._answer(pl_module, pl_module.policy, EVALUATION_SEED),
+            self.baseline,
+        )
+        assert baseline is not None
+        prompts = [m for batch in self.batches for m in batch.messages]
+        outcomes = [
+            self.judge.prefer(*row)
+            for row in zip(prompts, answers.texts, baseline.texts, strict=True)
+        ]
+        rate = win_rate(outcomes)
+        values = {
+            metrics.EVAL_WIN_RATE: rate.mean,
+            metrics.EVAL_WIN_RATE_LOW: rate.low,
+            metrics.EVAL_WIN_RATE_HIGH: rate.high,
+            metrics.EVAL_LENGTH_CONTROLLED: length_controlled_win_rate(
+                outcomes, answers.lengths, baseline.lengths
+            ),
+            metrics.EVAL_RESPONSE_LENGTH: sum(answers.lengths) / len(answers.lengths),
+            metrics.EVAL_PROXY_WIN_RATE: self._proxy_win_rate(pl_module, answers, baseline),
+            metrics.ITERATION: float(iteration),
+        }
+        axes = [self.judge.axes(m, text) for m, text in zip(prompts, answers.texts, strict=True)]
+        for name in axes[0]:
+            mean = sum(row[name] for row in axes) / len(axes)
+            values[metrics.per_axis(metrics.EVAL_GOLD, name)] = mean
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=iteration)
+
+    @torch.no_grad()
+    def _proxy_win_rate(self, pl_module: Any, answers: Answers, baseline: Answers) -> float:
+        """The preference model's own verdict: how often its score of new against old is
+        positive."""
+        wins, start = 0.0, 0
+        for batch in self.batches:
+            pairs = [
+                [answers.texts[i], baseline.texts[i]] for i in range(start, start + len(batch))
+            ]
+            start += len(batch)
+            embeddings = pl_module.preference_model.module.embed(batch.messages, pairs)
+            scores = pairwise_scores(embeddings.vectors)[:, 0, 1]
+            total = total_scores(scores, embeddings.eigenvalues)
+            wins += float(torch.heaviside(total, total.new_tensor(0.5)).sum())
+        return wins / start

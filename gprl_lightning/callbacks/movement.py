@@ -1,0 +1,70 @@
+"""Whether an update really moved the weights: bfloat16 ones swallow small steps without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gprl_lightning.invariants import WeightsUnchanged
+from gprl_lightning.processes import sum_over_processes
+
+ENTRIES = 4096  # looked at in each tensor
+LEAST_SHARE = 0.1  # of the entries with a gradient that counts
+
+
+class Movement:
+    """Compares entries of every trained tensor around the first update that should move them."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._before: list[Tensor] = []
+
+    @torch.no_grad()
+    def before(self, optimizers: Sequence[Optimizer]) -> None:
+        """Remember the weights until they have been seen to move; a warm-up starts at rate 0."""
+        rates = [g["lr"] for o in optimizers for g in o.param_groups]
+        wanted = not self.seen and any(rate > 0 for rate in rates)
+        self._before = [_entries(p).clone() for p in _parameters(optimizers)] if wanted else []
+
+    @torch.no_grad()
+    def after(self, optimizers: Sequence[Optimizer], advantages: Tensor) -> None:
+        """Compare, if the iteration had a signal to learn from.
+
+        Raises:
+            WeightsUnchanged: an update with a rate and a gradient above 0 moved next to nothing.
+        """
+        if not self._before or float(sum_over_processes(advantages.abs().sum())) == 0:
+            return
+        moved = counted = 0
+        for parameter, before in zip(_parameters(optimizers), self._before, strict=True):
+            if parameter.grad is None:
+                continue
+            gradient = _entries(parameter.grad).abs()
+            # An optimiser leaves alone what has (next to) no gradient: rows of unseen tokens.
+            counts = gradient > 0.1 * gradient.square().mean().sqrt()
+            counted += int(counts.sum())
+            moved += int((counts & (_entries(parameter) != before)).sum())
+        self._before = []
+        if counted == 0:
+            return
+        if moved < LEAST_SHARE * counted:
+            group = optimizers[0].param_groups[0]
+            raise WeightsUnchanged(
+                f"optimizer.lr={group['lr']:.3g}: expected the update to move the weights; found "
+                f"that {moved / counted:.1%} of those with a gradient moved. The steps are smaller "
+                f"than the rounding of {group['params'][0].dtype}: set policy.dtype=float32 (with "
+                "trainer.precision=bf16-mixed), or raise optimizer.lr."
+            )
+        self.seen = True
+
+
+def _parameters(optimizers: Sequence[Optimizer]) -> Iterator[Tensor]:
+    return (p for o in optimizers for g in o.param_groups for p in g["params"])
+
+
+def _entries(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().flatten()
+    return flat[:: max(1, len(flat) // ENTRIES)]

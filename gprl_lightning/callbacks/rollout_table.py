@@ -1,0 +1,132 @@
+"""What the policy said, and what it was given for it: every few iterations, to disk and to W&B."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from gprl_lightning import metrics
+from gprl_lightning.core.drift import DriftControl
+from gprl_lightning.processes import of_every_process
+from gprl_lightning.rollout_log import (
+    ADVANTAGE,
+    EIGENVALUE,
+    SCORE,
+    AdvantageOptions,
+    LoggedRollout,
+    Row,
+    rollout_file,
+    rollout_rows,
+    write_rows,
+)
+from gprl_lightning.wandb_logger import GPRLWandbLogger, table
+
+
+class RolloutTable(L.Callback):
+    """Logs the whole rollout of the first iteration, of every `every`-th, and of the last.
+
+    To ``rollouts/iteration_000020.csv`` in the run's folder, which `gprl_lightning.inspect` prints
+    and checks; and, if W&B logs the run, as a table, as histograms of group scores and advantages
+    per axis, and as an image of the first group's win probabilities.
+
+    Args:
+        folder: the run's folder.
+        every: iterations between tables.
+    """
+
+    def __init__(self, folder: str | Path, every: int = 20):
+        self.folder, self.every = Path(folder), every
+        self.control: DriftControl | None = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.control = pl_module.control  # the drift monitor replaces it at the iteration's end
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = batch.iteration + 1
+        if done % self.every and done not in (1, trainer.num_training_batches):
+            return
+        assert self.control is not None
+        algorithm = pl_module.algorithm
+        options = AdvantageOptions(
+            normalization=algorithm.normalization,
+            weighting=algorithm.weighting,
+            advantage_scale=algorithm.advantage_scale,
+            advantage_epsilon=algorithm.advantage_epsilon,
+            min_axis_std=algorithm.min_axis_std,
+            tau=pl_module.preference_model.module.tau,
+        )
+        multipliers, running_std = self.control.axis_multipliers, pl_module.running_axis_std
+        rows = _of_all_processes(rollout_rows(outputs["scored"], multipliers, running_std, options))
+        if not trainer.is_global_zero:
+            return
+        write_rows(rollout_file(self.folder, done), rows)
+        for logger in trainer.loggers:
+            if isinstance(logger, GPRLWandbLogger):
+                logger.log_media(lambda: media(rows), done)
+
+
+def _of_all_processes(rows: list[Row]) -> list[Row]:
+    """Every process's rows in order of rank, their groups counted on."""
+    groups = rows[-1]["group"] + 1
+    return [
+        {**row, "group": row["group"] + rank * groups}
+        for rank, part in enumerate(of_every_process(rows))
+        for row in part
+    ]
+
+
+def media(rows: list[Row]) -> dict[str, Any]:
+    """wandb's table, histograms and image of a rollout, by metric name."""
+    import wandb
+
+    shown = ("prompt", "response", "stop_reason", "length", "advantage")
+    axes = range(sum(column.startswith(SCORE + "/") for column in rows[0]))
+    per_axis = [metrics.per_axis(n, a) for a in axes for n in (SCORE, ADVANTAGE, EIGENVALUE)]
+    columns = ["group", *shown, *per_axis]
+    histograms = {
+        metrics.per_axis(name, axis): wandb.Histogram(
+            [row[metrics.per_axis(column, axis)] for row in rows]
+        )
+        for name, column in (
+            (metrics.AXIS_GROUP_SCORE, SCORE),
+            (metrics.AXIS_ADVANTAGE, ADVANTAGE),
+        )
+        for axis in axes
+    }
+    return {
+        metrics.RESPONSES: table(columns, [[row[c] for c in columns] for row in rows]),
+        metrics.WIN_PROBABILITY: wandb.Image(
+            _matrix_picture(LoggedRollout.from_rows(rows).win_probabilities()[0].tolist()),
+            caption=rows[0]["prompt"],
+        ),
+        **histograms,
+    }
+
+
+def _matrix_picture(probabilities: list[list[float]]) -> Any:
+    """The G × G matrix as an RGB array: row i, column j: how likely response i beats response j."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    size = len(probabilities)
+    side = max(3.5, 0.5 * size)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    picture = axes.imshow(probabilities, cmap="RdBu", vmin=0, vmax=1)
+    axes.set(xlabel="against response", ylabel="response", title="win probability")
+    axes.set_xticks(range(size))
+    axes.set_yticks(range(size))
+    for i, row in enumerate(probabilities):
+        for j, value in enumerate(row):
+            colour = "black" if 0.2 < value < 0.8 else "white"
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(picture)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

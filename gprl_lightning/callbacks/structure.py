@@ -1,0 +1,75 @@
+"""How a run must be put together: who is trained, by which optimiser, and who stays as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from torch import Tensor, nn
+
+from gprl_lightning.core.checksum import checksum
+from gprl_lightning.invariants import (
+    NotFrozen,
+    NoTrainableParameters,
+    ReferenceFollowsPolicy,
+    WrongOptimizer,
+)
+
+
+def require_trainable(pl_module: Any) -> None:
+    """Raises NoTrainableParameters."""
+    if not any(p.requires_grad for p in pl_module.policy.parameters()):
+        raise NoTrainableParameters(
+            "policy: expected at least one parameter that takes gradients; found none. With "
+            "adapters set policy.lora (lora=adapters), and freeze nothing by hand."
+        )
+
+
+def require_frozen(pl_module: Any) -> None:
+    """Raises NotFrozen, or ReferenceFollowsPolicy where a network shares the policy's tensors."""
+    trainable = {
+        p.data_ptr() for p in pl_module.policy.parameters() if p.requires_grad and p.numel()
+    }
+    for name in ("reference", "preference_model"):
+        network: nn.Module = getattr(pl_module, name)
+        if any(p.requires_grad for p in network.parameters()):
+            raise NotFrozen(
+                f"{name}: expected no parameter that takes gradients; found some. Wrap it in "
+                "FrozenModel."
+            )
+        if any(m.training for m in network.modules()):
+            raise NotFrozen(
+                f"{name}: expected eval mode, always; found modules in train mode. Wrap it in "
+                "FrozenModel."
+            )
+        if trainable & {p.data_ptr() for p in network.parameters()}:
+            raise ReferenceFollowsPolicy(
+                f"{name}: expected weights of its own; found tensors that it shares with the "
+                "policy, and that would move with it. Make it with reference_of(policy)."
+            )
+
+
+def require_optimizer(trainer: L.Trainer, pl_module: Any) -> None:
+    """Raises WrongOptimizer."""
+    held = [p for o in trainer.optimizers for g in o.param_groups for p in g["params"]]
+    trainable = [p for p in pl_module.policy.parameters() if p.requires_grad]
+    missing = {id(p) for p in trainable} - {id(p) for p in held}
+    foreign = {id(p) for p in held} - {id(p) for p in trainable}
+    if missing or foreign or len(held) != len(trainable):
+        raise WrongOptimizer(
+            f"optimizer: expected exactly the policy's {len(trainable)} trainable tensors; found "
+            f"{len(held)}, with {len(missing)} missing and {len(foreign)} that are not trained. "
+            "Freeze and adapt the policy before the optimiser is built."
+        )
+
+
+def frozen_checksums(pl_module: Any) -> dict[str, str]:
+    """Of the reference, the preference model, and what the policy does not train (LoRA's base)."""
+    still: list[tuple[str, Tensor]] = [
+        (n, p) for n, p in pl_module.policy.named_parameters() if not p.requires_grad
+    ]
+    return {
+        "policy (frozen part)": checksum(still),
+        "reference": checksum(pl_module.reference.named_parameters()),
+        "preference_model": checksum(pl_module.preference_model.named_parameters()),
+    }

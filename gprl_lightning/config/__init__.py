@@ -1,0 +1,41 @@
+"""The schema of the configuration: what each option means, its default, and its range.
+
+Hydra composes the YAML files of ``conf/`` onto these dataclasses, so a mistyped key or a value of
+the wrong type is refused by name. Ranges are checked in ``__post_init__``; what takes two options
+to check is in `gprl_lightning.validation`. Every `[C]` of the method (a choice of ours, where the
+paper is silent) is a field here, with the default that README lists.
+"""
+
+from gprl_lightning.config.algorithm import AlgorithmConfig, DriftConfig, RolloutConfig
+from gprl_lightning.config.checks import ConfigError
+from gprl_lightning.config.models import (
+    LoraConfig,
+    PolicyConfig,
+    PreferenceModelConfig,
+    PreferenceTrainingConfig,
+)
+from gprl_lightning.config.run import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    PathsConfig,
+    ResumeConfig,
+    SchedulerConfig,
+)
+
+__all__ = [
+    "AlgorithmConfig",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "DriftConfig",
+    "EvaluationConfig",
+    "LoraConfig",
+    "PathsConfig",
+    "PolicyConfig",
+    "PreferenceModelConfig",
+    "PreferenceTrainingConfig",
+    "ResumeConfig",
+    "RolloutConfig",
+    "SchedulerConfig",
+]

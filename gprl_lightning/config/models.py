@@ -1,0 +1,113 @@
+"""The models: the policy, and the preference model with its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from gprl_lightning.config.checks import at_least, one_of, require
+from gprl_lightning.core import options
+
+if TYPE_CHECKING:
+    from gprl_lightning.core.options import EigenvalueScale, Kind
+else:  # as in config.algorithm
+    EigenvalueScale = Kind = str
+
+DTYPES = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters on the policy (``lora=adapters``; needs the ``lora`` extra)."""
+
+    r: int = 16
+    alpha: int = 32
+    target_modules: Any = "all-linear"
+
+    def __post_init__(self) -> None:
+        at_least("policy.lora", self, 1, "r", "alpha")
+
+
+@dataclass
+class PolicyConfig:
+    """The language model that is trained, and, frozen as it starts, the reference.
+
+    ``path`` is a folder, a hub name, or one of the built-in names ``sandbox`` and ``smollm2_135m``.
+    """
+
+    path: str = "sandbox"
+    dtype: str = "float32"  # of the weights
+    attention: str | None = None  # sdpa | eager | flash_attention_2; None: the model's default
+    gradient_checkpointing: bool = False
+    chat_template: str | None = None  # a Jinja file, for a tokenizer without one
+    lora: LoraConfig | None = None
+
+    def __post_init__(self) -> None:
+        one_of("policy.dtype", self.dtype, DTYPES)
+
+
+@dataclass
+class PreferenceModelConfig:
+    """The frozen judge of the group: a GPM with ``num_axes`` axes, or Bradley-Terry (one axis).
+
+    ``path`` is a folder, a hub name, or ``sandbox``: a model trained on demand, from gold-labelled
+    pairs of the starting policy's own responses, and cached.
+    """
+
+    path: str = "sandbox"
+    kind: Kind = "gpm"  # gpm | bradley_terry
+    num_axes: int = 3  # k; must be the checkpoint's
+    eigenvalue_scale: EigenvalueScale | None = (
+        None  # simplex | scaled; None: the checkpoint's, else simplex
+    )
+    l2_normalize: bool | None = None  # None: the checkpoint's, else true
+    tau: float | None = None  # None: the checkpoint's, else 0.1 for a GPM and 1 for Bradley-Terry
+    dtype: str = "float32"
+    max_tokens: int = 2048
+    batch_size: int = 32  # responses per forward
+    chat_template: str | None = None  # a Jinja file, for a tokenizer without one
+
+    def __post_init__(self) -> None:
+        one_of("preference_model.kind", self.kind, options.Kind)
+        scale = self.eigenvalue_scale
+        if scale is not None:
+            one_of("preference_model.eigenvalue_scale", scale, options.EigenvalueScale)
+        one_of("preference_model.dtype", self.dtype, DTYPES)
+        at_least("preference_model", self, 1, "num_axes", "max_tokens", "batch_size")
+        require("preference_model.tau", self.tau is None or self.tau > 0, self.tau, "> 0, or null")
+
+
+@dataclass
+class PreferenceTrainingConfig:
+    """Training of a preference model (METHOD §1).
+
+    Its shape is that of `preference_model`, its pairs those of `data`.
+    """
+
+    backbone: str = "sandbox"  # folder, hub name, or a built-in policy: where the network starts
+    backbone_layers: int | None = None  # keep only its first layers, to save time; None: all; ours
+    lr: float = 5e-4  # published: 2e-6 (8B) to 1e-5 (2B)
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    warmup_fraction: float = 0.03
+    gated: bool = True  # a head on the prompt gives the eigenvalues
+    sandbox_pairs: int = 5000  # gold-labelled pairs to make, where data.path=sandbox
+    sandbox_prompts: int | None = None  # requests that these are about; None: all
+    epochs: int = 2
+    batch_size: int = 32  # pairs per optimiser step
+    micro_batch_size: int | None = None  # pairs per forward; None: the whole batch
+    gradient_checkpointing: bool = False
+    max_grad_norm: float = 1.0
+    seed: int = 0  # its own, so that runs of several seeds share one preference model
+    held_out_pairs: int = 500  # of the sandbox's own
+    responses_per_prompt: int = 9  # that the sandbox's pairs are drawn from
+    label_noise: float = 0.0  # share of the sandbox's labels that are turned over
+    evaluate_every: float = 0.25  # epochs between held-out evaluations; the best is kept
+
+    def __post_init__(self) -> None:
+        names = ("sandbox_pairs", "epochs", "batch_size", "micro_batch_size", "backbone_layers")
+        at_least("preference_training", self, 1, *names)
+        at_least("preference_training", self, 2, "sandbox_prompts")
+        key, every = "preference_training.", self.evaluate_every
+        require(key + "evaluate_every", 0 < every <= 1, every, "in (0, 1]")
+        require(key + "max_grad_norm", self.max_grad_norm > 0, self.max_grad_norm, "> 0")

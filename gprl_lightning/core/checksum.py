@@ -1,0 +1,29 @@
+"""A number for the exact bits of many tensors, quick enough to be taken while a run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@torch.no_grad()
+def checksum(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """16 hexadecimal digits for names, shapes and bits of ``tensors``. Ours.
+
+    Against accidents, not attacks: of each tensor it takes the wrapping sum of its entries' bits,
+    read as integers, which is one pass at the speed of memory and equal on every device. An entry
+    that changes changes it; entries that trade places within a tensor do not.
+    """
+    digest = hashlib.sha256()
+    sums: list[Tensor] = []
+    for name, tensor in tensors:
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        bits = tensor.detach().contiguous().view(_INTEGERS[tensor.element_size()])
+        sums.append(bits.sum(dtype=torch.int64))  # one after the other, without waiting
+    digest.update(str([int(value) for value in sums]).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,15 @@
+"""The options of the algorithm by name. Free of torch, so that configuration and ``--help`` stay
+quick."""
+
+from typing import Literal
+
+Normalization = Literal["per_axis", "global", "none", "per_axis_whitened"]
+Weighting = Literal["eigenvalue", "uniform"]
+AdvantageScale = Literal["paper", "matched"]
+LossAggregation = Literal["dr_grpo", "dapo", "grpo"]
+KLEstimator = Literal["k1", "k2", "k3"]
+Kind = Literal["gpm", "bradley_terry"]
+EigenvalueScale = Literal["simplex", "scaled"]
+Mode = Literal["full", "reweight_only", "kl_only", "monitor_only"]
+Share = Literal["raw", "weighted"]
+Guard = Literal["none", "anchored"]

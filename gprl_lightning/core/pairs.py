@@ -1,0 +1,45 @@
+"""A pair of responses: its score, its loss, and whether the score names the winner."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from gprl_lightning.core.preference import scores_against, total_scores
+
+
+def pair_scores(
+    vectors: Float[Tensor, "rows two_axes"], eigenvalues: Float[Tensor, "rows axes"]
+) -> Float[Tensor, " pairs"]:
+    """s(chosen ≻ rejected | x) of rows that hold chosen and rejected in turn.
+
+    λ depends on the prompt alone, so that the chosen row's speaks for both.
+    """
+    pairs = vectors.reshape(-1, 2, vectors.shape[-1])
+    scores = scores_against(pairs[:, :1], pairs[:, 1:])[:, 0, 0]
+    return total_scores(scores, eigenvalues[::2])
+
+
+def pair_loss(
+    scores: Float[Tensor, " pairs"],
+    labels: Float[Tensor, " pairs"],
+    margins: Float[Tensor, " pairs"],
+    tau: float,
+) -> Float[Tensor, " pairs"]:
+    """Cross-entropy of the label p: ``−p log σ((s − m)/τ) − (1 − p) log σ((−s − m)/τ)`` (GPM's
+    code).
+
+    With p = 1 and m = 0 this is the published ``−log σ(s/τ)``. For labels between 0 and 1 the
+    margin is asked of whichever side wins (ours).
+    """
+    won, lost = F.logsigmoid((scores - margins) / tau), F.logsigmoid((-scores - margins) / tau)
+    return -labels * won - (1 - labels) * lost
+
+
+def pair_accuracy(
+    scores: Float[Tensor, " pairs"], labels: Float[Tensor, " pairs"]
+) -> Float[Tensor, " pairs"]:
+    """1 where the score names the likelier winner, 0 where the other, ½ where undecided."""
+    return (1 + torch.sign(scores) * torch.sign(labels - 0.5)) / 2

@@ -1,0 +1,203 @@
+"""Pairs of answers with a label: read from JSONL or the hub, split, and batched by length.
+
+A row is ``{"chosen": [messages], "rejected": [messages]}``, or ``{"prompt": text or [messages],
+"chosen": text, "rejected": text}``; optional are ``label`` (probability that the chosen one is
+better, default 1), ``margin`` (in units of the score, default 0), ``group`` (pairs that must stay
+in one batch and in one split, as the three pairs of a cycle) and ``subset`` or ``source`` (for
+reports).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gprl_lightning.config import ConfigError
+from gprl_lightning.core.batch import Messages
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two conversations, of which ``chosen`` is the better one with probability ``label``."""
+
+    chosen: Messages
+    rejected: Messages
+    label: float = 1.0
+    margin: float = 0.0
+    group: str = ""
+    subset: str = ""
+
+    @property
+    def prompt(self) -> Messages:
+        """The conversation before the answer."""
+        return self.chosen[:-1]
+
+    @property
+    def answers(self) -> tuple[str, str]:
+        """The chosen and the rejected answer."""
+        return self.chosen[-1]["content"], self.rejected[-1]["content"]
+
+
+def make_pair(prompt: str | Messages, chosen: str, rejected: str, **fields: Any) -> PreferencePair:
+    """A pair of answers to one prompt; ``fields`` are the other fields of `PreferencePair`."""
+    head: Messages = (
+        ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
+    )
+    first: Messages = (*head, {"role": "assistant", "content": chosen})
+    second: Messages = (*head, {"role": "assistant", "content": rejected})
+    return PreferencePair(first, second, **fields)
+
+
+def read_pairs(path: str | Path, split: str = "train") -> list[PreferencePair]:
+    """Pairs from a ``.jsonl`` file, or from a data set on the Hugging Face hub.
+
+    Raises:
+        ConfigError: no such file or data set; a bad row, with file and line.
+    """
+    file = Path(path)
+    if file.suffix == ".jsonl":
+        rows = _jsonl(file)
+    else:
+        rows = ((f"{path}:{i}", row) for i, row in enumerate(_hub_rows(str(path), split), 1))
+    pairs = [parse_row(row, where) for where, row in rows]
+    if not pairs:
+        raise ConfigError(f"data.path={str(path)!r}: no rows.")
+    return pairs
+
+
+def _jsonl(file: Path) -> Iterator[tuple[str, Any]]:
+    if not file.is_file():
+        raise ConfigError(f"data.path={str(file)!r}: there is no such file.")
+    with file.open(encoding="utf8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield f"{file}:{number}", json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ConfigError(f"{file}:{number}: not JSON ({error.msg}).") from None
+
+
+def _hub_rows(name: str, split: str) -> Iterable[Any]:
+    try:
+        import datasets
+    except ImportError:
+        raise ConfigError(
+            f"data.path={name!r} needs the datasets package: pip install 'gprl-lightning[data]'."
+        ) from None
+    try:
+        return datasets.load_dataset(name, split=split)
+    except Exception as error:
+        raise ConfigError(
+            f"data.path={name!r}, data.split={split!r}: cannot be loaded ({error}). "
+            "Expected a .jsonl file, or the name of a data set on the hub."
+        ) from error
+
+
+def parse_row(row: Any, where: str) -> PreferencePair:
+    """One row as a pair.
+
+    Raises:
+        ConfigError: what is wrong with the row at ``where``, and what was expected.
+    """
+    if not isinstance(row, Mapping) or not {"chosen", "rejected"} <= set(row):
+        found = sorted(row) if isinstance(row, Mapping) else type(row).__name__
+        raise ConfigError(f"{where}: expected the keys 'chosen' and 'rejected', found {found}.")
+    conversations = [_conversation(row, key, where) for key in ("chosen", "rejected")]
+    if conversations[0] == conversations[1]:
+        raise ConfigError(f"{where}: 'chosen' and 'rejected' are the same conversation.")
+    return PreferencePair(
+        *conversations,
+        label=_number(row, "label", 1.0, 1.0, where),
+        margin=_number(row, "margin", 0.0, float("inf"), where),
+        group=_text(row.get("group")),
+        subset=_text(row.get("subset") or row.get("source")),
+    )
+
+
+def _conversation(row: Mapping[str, Any], key: str, where: str) -> Messages:
+    value = row[key]
+    if isinstance(value, str):
+        prompt = row.get("prompt")
+        if isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+        value = [*(prompt or ()), {"role": "assistant", "content": value}]
+    if isinstance(value, Sequence) and len(value) >= 2 and all(map(_is_message, value)):
+        messages = tuple({"role": m["role"], "content": m["content"]} for m in value)
+        if messages[-1]["role"] == "assistant":
+            return messages  # type: ignore[return-value]
+    raise ConfigError(
+        f"{where}: {key!r} must be chat messages that end with the assistant, or a text beside "
+        f"'prompt'; found {str(row[key])[:80]!r}."
+    )
+
+
+def _is_message(message: Any) -> bool:
+    return (
+        isinstance(message, Mapping)
+        and message.get("role") in ROLES
+        and isinstance(message.get("content"), str)
+    )
+
+
+def _number(row: Mapping[str, Any], key: str, default: float, high: float, where: str) -> float:
+    value = row.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:
+        raise ConfigError(f"{where}: {key!r} must be a number in [0, {high:g}]; found {value!r}.")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def fingerprint(pairs: Iterable[PreferencePair]) -> str:
+    """16 hexadecimal digits that name exactly these pairs, in this order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(json.dumps(asdict(pair), sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def split_pairs(
+    pairs: Sequence[PreferencePair], held_out: int, seed: int = 0
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """(train, held-out), at least ``held_out`` pairs in the latter; a group or a prompt is in one
+    only.
+
+    Raises:
+        ConfigError: nothing left to train on.
+    """
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    prompts = ["prompt " + json.dumps(pair.prompt) for pair in pairs]
+    for pair, prompt in zip(pairs, prompts, strict=True):
+        if pair.group:
+            parent[root(prompt)] = root("group " + pair.group)
+    families: dict[str, list[PreferencePair]] = {}
+    for pair, prompt in zip(pairs, prompts, strict=True):
+        families.setdefault(root(prompt), []).append(pair)
+    order = list(families.values())
+    random.Random(seed).shuffle(order)
+    taken: list[PreferencePair] = []
+    while order and len(taken) < held_out:
+        taken += order.pop()
+    if not order:
+        raise ConfigError(
+            f"data.held_out={held_out}: of {len(pairs)} pairs about {len(families)} prompts, none "
+            "is left to train on. Lower data.held_out, or give data.held_out_path."
+        )
+    return [pair for family in order for pair in family], taken

@@ -1,0 +1,68 @@
+"""Every metric name that GPRL logs. Nothing else in the package spells one out."""
+
+from __future__ import annotations
+
+ITERATION = "trainer/iteration"
+
+LOSS = "train/loss"
+POLICY_LOSS = "train/policy_loss"
+KL = "train/kl"
+CLIP_FRACTION = "train/clip_fraction"
+RATIO_MAX = "train/ratio_max"
+ENTROPY = "train/entropy"
+GRAD_NORM = "train/grad_norm"
+LEARNING_RATE = "train/learning_rate"
+ADVANTAGE_STD = "train/advantage_std"
+NO_SIGNAL_FRACTION = "train/no_signal_fraction"
+BAD_STEPS = "train/bad_steps"
+
+RESPONSE_LENGTH = "rollout/response_length"
+TRUNCATED_FRACTION = "rollout/truncated_fraction"
+TOKENS_PER_SECOND = "rollout/tokens_per_second"
+LOGPROB_MISMATCH = "rollout/logprob_mismatch"
+RESPONSES = "rollout/responses"  # a table
+WIN_PROBABILITY = "rollout/win_probability"  # an image
+
+# Per axis: format with per_axis().
+AXIS_SCORE_STD = "axis/score_std"
+AXIS_EIGENVALUE = "axis/eigenvalue"
+AXIS_ADVANTAGE_STD = "axis/advantage_std"
+AXIS_VARIANCE_SHARE = "axis/variance_share"
+AXIS_MULTIPLIER = "axis/multiplier"
+AXIS_ANCHORED_SCORE = "axis/anchored_score"
+AXIS_MASKED_FRACTION = "axis/masked_fraction"
+AXIS_GROUP_SCORE = "axis/group_score"  # a histogram
+AXIS_ADVANTAGE = "axis/advantage"  # a histogram
+AXIS_CORRELATION = "axis/correlation"  # mean over pairs of axes; one number
+
+DRIFT_DIVERGENCE = "drift/divergence"
+DRIFT_THRESHOLD = "drift/threshold"
+DRIFT_ACTIVE = "drift/active"
+DRIFT_KL_COEF = "drift/kl_coef"
+DRIFT_INTERVENTIONS = "drift/interventions"  # a table
+
+EVAL_WIN_RATE = "eval/win_rate"
+EVAL_WIN_RATE_LOW = "eval/win_rate_low"
+EVAL_WIN_RATE_HIGH = "eval/win_rate_high"
+EVAL_LENGTH_CONTROLLED = "eval/length_controlled_win_rate"
+EVAL_GOLD = "eval/gold"  # format with per_axis(), by the axis's name
+EVAL_RESPONSE_LENGTH = "eval/response_length"
+EVAL_PROXY_WIN_RATE = "eval/proxy_win_rate"
+
+PREFERENCE_LOSS = "preference/loss"
+PREFERENCE_ACCURACY = "preference/accuracy"
+HELD_OUT_LOSS = "held_out/loss"
+HELD_OUT_ACCURACY = "held_out/accuracy"
+HELD_OUT_CALIBRATION_ERROR = "held_out/calibration_error"
+HELD_OUT_AXIS_CORRELATION = "held_out/axis_correlation"
+HELD_OUT_CYCLIC_TRIADS = "held_out/cyclic_triads"
+
+TIME_ROLLOUT = "time/rollout"
+TIME_SCORE = "time/score"
+TIME_UPDATE = "time/update"
+TIME_ITERATION = "time/iteration"
+
+
+def per_axis(name: str, axis: int | str) -> str:
+    """``per_axis("axis/multiplier", 2) == "axis/multiplier/2"``."""
+    return f"{name}/{axis}"

@@ -1,0 +1,102 @@
+"""What the policy must know of a Hugging Face causal LM, whatever its architecture."""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from gprl_lightning.core.logprobs import token_logprobs
+
+log = logging.getLogger(__name__)
+
+
+def positions(mask: Bool[Tensor, "rows tokens"]) -> Int[Tensor, "rows tokens"]:
+    """Each token's place among the real tokens of its row; 0 on left padding."""
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def flush_left(
+    ids: Int[Tensor, "rows tokens"], mask: Bool[Tensor, "rows tokens"]
+) -> Int[Tensor, "rows longest"]:
+    """Each row's real tokens from column 0 on, with zeros behind them."""
+    lengths = mask.sum(1)
+    columns = torch.arange(int(lengths.max()), device=ids.device)
+    filled = columns < lengths[:, None]
+    return torch.zeros_like(filled, dtype=ids.dtype).masked_scatter(filled, ids[mask])
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout probability to 0: of modules, and the numbers that attention keeps."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+def softcap(model: PreTrainedModel) -> float | None:
+    """Gemma's soft cap c of the logits, c · tanh(logits / c), where the architecture has one."""
+    return getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+
+
+@torch.no_grad()
+def head_is_plain(model: PreTrainedModel) -> bool:
+    """Whether logits are head(hidden), soft-capped or not, so that they can be made in chunks.
+
+    Decided by trying it on two tokens: some architectures scale their logits (Cohere, Granite,
+    Falcon-H1) under names of their own, and a list of those would be silently incomplete.
+    """
+    head = cast(nn.Linear, model.get_output_embeddings())
+    plain = type(head) is nn.Linear  # a LoRA-wrapped head has more to it than its weight
+    if plain:
+        ids = torch.arange(2, device=model.device)[None]
+        training = model.training
+        model.eval()
+        logits = model(input_ids=ids, use_cache=False).logits.float()
+        ours = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
+        model.train(training)
+        cap = softcap(model)
+        ours = ours if cap is None else cap * torch.tanh(ours / cap)
+        plain = torch.allclose(ours, logits, rtol=1e-2, atol=1e-3 * float(logits.abs().max()))
+    if not plain:
+        log.warning(
+            "%s transforms its logits in a way that the chunked head does not know: log-"
+            "probabilities take the plain path, with a [tokens, vocabulary] tensor in memory.",
+            type(model).__name__,
+        )
+    return plain
+
+
+def head_logprobs(
+    model: PreTrainedModel,
+    hidden: Float[Tensor, "n width"],
+    targets: Int[Tensor, " n"],
+    temperature: float,
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Log-probabilities and entropy (nats) from hidden states, in chunks; see `head_is_plain`."""
+    head = cast(nn.Linear, model.get_output_embeddings())
+    logprobs, entropy = token_logprobs(
+        hidden[None],
+        head.weight,
+        targets[None],
+        temperature=temperature,
+        bias=head.bias,
+        softcap=softcap(model),
+    )
+    return logprobs[0], entropy[0]
+
+
+def logits_logprobs(
+    logits: Float[Tensor, "n vocab"], targets: Int[Tensor, " n"], temperature: float
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """The same from logits, for every architecture. Entropy carries no gradient."""
+    logprobs = torch.log_softmax(logits.float() / temperature, -1)
+    detached = logprobs.detach()
+    entropy = -(detached.exp() * detached).sum(-1)
+    return logprobs.gather(-1, targets[:, None])[:, 0], entropy

@@ -1,0 +1,114 @@
+"""Conversations as the tokens that a preference model reads, in training as in scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from gprl_lightning.config import ConfigError
+from gprl_lightning.core.batch import Messages
+
+TextFormat = Literal["gpm", "chat"]
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """One conversation: its tokens, and how many of them belong to its `first_prompt`."""
+
+    ids: tuple[int, ...]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Padded conversations.
+
+    Attributes:
+        input_ids: tokens, padded on either side.
+        mask: True on real tokens.
+        prompt_tokens: tokens up to the end of the prompt, which the gate reads; at least 1.
+    """
+
+    input_ids: Int[Tensor, "rows tokens"]
+    mask: Bool[Tensor, "rows tokens"]
+    prompt_tokens: Int[Tensor, " rows"]
+
+    def to(self, *args: Any, **kwargs: Any) -> TextBatch:
+        """On another device, as ``Tensor.to``."""
+        fields = (self.input_ids, self.mask, self.prompt_tokens)
+        return TextBatch(*(field.to(*args, **kwargs) for field in fields))
+
+
+class ChatText:
+    """Turns conversations into tokens.
+
+    ``gpm`` is how the published GPM and BT models were trained (GPM's code): the chat template's
+    text, tokenised *with* special tokens (a template that prints BOS gives it twice), cut on the
+    right, the last token overwritten with EOS. ``chat`` is how sequence-classification reward
+    models are read: the template's text as it is.
+
+    Raises:
+        ConfigError: a tokenizer without a chat template, or, for ``gpm``, without an EOS token.
+    """
+
+    def __init__(self, tokenizer: Any, max_tokens: int = 2048, text_format: TextFormat = "gpm"):
+        if tokenizer.chat_template is None:
+            raise ConfigError(
+                "preference_model.chat_template=null: the tokenizer has no chat template. "
+                "Expected a Jinja file that writes a conversation as text."
+            )
+        if text_format == "gpm" and tokenizer.eos_token_id is None:
+            raise ConfigError(
+                "preference_model.path: the tokenizer has no EOS token, which ends every text of a "
+                "preference model. Set eos_token in its tokenizer_config.json."
+            )
+        if max_tokens < 2:
+            raise ConfigError(f"preference_model.max_tokens={max_tokens}: expected >= 2.")
+        self.tokenizer, self.max_tokens, self.text_format = tokenizer, max_tokens, text_format
+        pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self.pad_id: int = next(pad for pad in pads if pad is not None)
+
+    def __call__(self, conversations: Sequence[Messages]) -> list[TokenizedText]:
+        """Tokens of each conversation, and of the prompt that the gate reads: `first_prompt`."""
+        heads = {_key(c): first_prompt(c) for c in conversations}
+        lengths = [len(ids) for ids in self._ids([list(head) for head in heads.values()])]
+        prompt_tokens = dict(zip(heads, lengths, strict=True))
+        return [
+            TokenizedText(tuple(ids), min(prompt_tokens[_key(c)], len(ids)))
+            for c, ids in zip(
+                conversations, self._ids([list(c) for c in conversations]), strict=True
+            )
+        ]
+
+    def _ids(self, conversations: list[list[Any]]) -> list[list[int]]:
+        texts = [self.tokenizer.apply_chat_template(c, tokenize=False) for c in conversations]
+        rows = self.tokenizer(texts, add_special_tokens=self.text_format == "gpm", verbose=False)
+        rows = [ids[: self.max_tokens] for ids in rows["input_ids"]]
+        if self.text_format == "gpm":
+            rows = [[*ids[:-1], self.tokenizer.eos_token_id] for ids in rows]
+        return rows
+
+    def collate(self, rows: Sequence[TokenizedText]) -> TextBatch:
+        """Right-padded to the longest row."""
+        width = max(len(row.ids) for row in rows)
+        ids = torch.full((len(rows), width), self.pad_id, dtype=torch.long)
+        mask = torch.zeros((len(rows), width), dtype=torch.bool)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.ids)] = torch.tensor(row.ids)
+            mask[i, : len(row.ids)] = True
+        return TextBatch(ids, mask, torch.tensor([row.prompt_tokens for row in rows]))
+
+
+def first_prompt(conversation: Messages) -> Messages:
+    """What the gate reads: the first message (GPM's code), with a system message before it (ours:
+    the same system message for all prompts would give all the same eigenvalues)."""
+    return conversation[: 2 if conversation[0]["role"] == "system" else 1]
+
+
+def _key(conversation: Messages) -> tuple[str, ...]:
+    return tuple(part for m in first_prompt(conversation) for part in (m["role"], m["content"]))

@@ -1,0 +1,190 @@
+"""Preference models on disk: the layout of the published ``general-preference/GPM-*`` models.
+
+A folder with the backbone as ``AutoModel`` reads it, ``value_head.weight`` [2k or 1, hidden] and,
+where gated, ``prompt_head.weight`` [k, hidden] in the safetensors shards. What that layout lacks
+(τ, L2, the eigenvalues' scale, …) is kept under ``preference_model`` in config.json, and defaulted
+where absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gprl_lightning.core.options import EigenvalueScale
+from gprl_lightning.models.chat_text import ChatText
+from gprl_lightning.models.preference_files import (
+    CheckpointError,
+    check_width,
+    checked_heads,
+    model_folder,
+    read_config,
+    read_heads,
+)
+from gprl_lightning.models.preference_model import Kind, PreferenceModel
+
+SETTINGS = "preference_model"  # the key in config.json
+
+
+def load_preference_model(
+    path_or_name: str | Path,
+    *,
+    num_axes: int | None = None,
+    kind: Kind | None = None,
+    tau: float | None = None,
+    eigenvalue_scale: EigenvalueScale | None = None,
+    l2_normalize: bool | None = None,
+    dtype: str = "float32",
+    max_tokens: int | None = None,
+    batch_size: int = 32,
+    attention: str | None = None,
+    chat_template: str | None = None,
+) -> PreferenceModel:
+    """Load a GPM, a Bradley-Terry model, or a one-label sequence classifier as Bradley-Terry.
+
+    Args:
+        path_or_name: a folder, or the name of a model on the Hugging Face hub.
+        num_axes: if given, the k that the checkpoint must have.
+        kind: if given, ``gpm`` or ``bradley_terry``, which the checkpoint must be.
+        tau: None: the checkpoint's, else 0.1 for a GPM and 1 for Bradley-Terry.
+        eigenvalue_scale: None: the checkpoint's, else ``simplex``.
+        l2_normalize: None: the checkpoint's, else True.
+        dtype: of the weights, as ``float32`` or ``bfloat16``. Scores are float32.
+        max_tokens: longer conversations are cut on the right; None: the checkpoint's, else 2048.
+        batch_size: responses per forward.
+        attention: transformers' ``attn_implementation``.
+        chat_template: a Jinja file, for a tokenizer without a template.
+
+    Returns:
+        The model in eval mode, on the CPU.
+
+    Raises:
+        CheckpointError: no such folder, no head, an odd head width, a k or kind other than
+            expected.
+    """
+    folder = model_folder(path_or_name)
+    settings = read_config(folder).get(SETTINGS, {})
+    heads = read_heads(folder)
+    value, prompt = checked_heads(folder, heads, num_axes, kind)
+    backbone = _backbone(folder, getattr(torch, dtype), attention)
+    check_width(folder, value, backbone)
+    text_format = settings.get("text_format", "chat" if "score.weight" in heads else "gpm")
+    text = ChatText(
+        _tokenizer(folder, chat_template),
+        _first(max_tokens, settings.get("max_tokens"), 2048),
+        text_format,
+    )
+    return PreferenceModel(
+        backbone,
+        _head(value, backbone.dtype),
+        None if prompt is None else _head(prompt, backbone.dtype),
+        text,
+        tau=_first(tau, settings.get("tau"), None),
+        eigenvalue_scale=_first(eigenvalue_scale, settings.get("eigenvalue_scale"), "simplex"),
+        l2_normalize=_first(l2_normalize, settings.get("l2_normalize"), True),
+        batch_size=batch_size,
+    ).eval()
+
+
+def save_preference_model(
+    model: PreferenceModel,
+    folder: str | Path,
+    *,
+    base_model: str | None = None,
+    data_fingerprint: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write ``model`` in the published layout, sharded at 5 GB; `load_preference_model` reads it
+    back.
+
+    Args:
+        base_model: what the backbone was before training.
+        data_fingerprint: which pairs it was trained on, see `data.preferences.fingerprint`.
+        metadata: more of the same, kept as it is under ``preference_model`` in config.json.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = model.backbone.base_model_prefix
+    state = {f"{prefix}.{name}": value for name, value in model.backbone.state_dict().items()}
+    state["value_head.weight"] = model.value_head.weight.detach()
+    if model.prompt_head is not None:
+        state["prompt_head.weight"] = model.prompt_head.weight.detach()
+    save_torch_state_dict(state, folder)
+    model.backbone.config.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    config = read_config(folder)
+    config["architectures"] = ["CustomRewardModel"]
+    config[SETTINGS] = {
+        **(metadata or {}),
+        "kind": model.kind,
+        "num_axes": model.num_axes,
+        "gated": model.prompt_head is not None,
+        "tau": model.tau,
+        "eigenvalue_scale": model.eigenvalue_scale,
+        "l2_normalize": model.l2_normalize,
+        "max_tokens": model.text.max_tokens,
+        "text_format": model.text.text_format,
+        "base_model": base_model,
+        "data_fingerprint": data_fingerprint,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _backbone(folder: Path, dtype: torch.dtype, attention: str | None) -> Any:
+    from transformers import AutoModel
+
+    with quiet_loading():  # transformers reports the heads as unexpected keys
+        backbone, report = AutoModel.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
+        )
+    if report["missing_keys"]:
+        raise CheckpointError(
+            f"preference_model.path={str(folder)!r}: the backbone lacks "
+            f"{len(report['missing_keys'])} tensors, as {min(report['missing_keys'])}."
+        )
+    return backbone
+
+
+def _tokenizer(folder: Path, chat_template: str | None) -> Any:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    # AutoTokenizer goes by the backbone's model type, and for some (Qwen2) then replaces the rules
+    # of a tokenizer that was saved as a generic one.
+    file = folder / "tokenizer_config.json"
+    saved = json.loads(file.read_text(encoding="utf8")) if file.is_file() else {}
+    generic = saved.get("tokenizer_class") in {"PreTrainedTokenizerFast", "TokenizersBackend"}
+    tokenizer = (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(folder)
+    if chat_template is not None:
+        tokenizer.chat_template = Path(chat_template).read_text(encoding="utf8")
+    return tokenizer
+
+
+def _head(weight: Tensor, dtype: torch.dtype) -> nn.Linear:
+    head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=dtype)
+    head.weight = nn.Parameter(weight.to(dtype))
+    return head
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No report of keys that a checkpoint has and the network does not."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

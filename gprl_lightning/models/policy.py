@@ -1,0 +1,239 @@
+"""The policy: a causal language model, its tokenizer, and exact log-probabilities of samples."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from gprl_lightning.config import ConfigError, PolicyConfig
+from gprl_lightning.core.batch import Messages, PromptBatch
+from gprl_lightning.models.causal_lm import (
+    disable_dropout,
+    flush_left,
+    head_is_plain,
+    head_logprobs,
+    logits_logprobs,
+)
+from gprl_lightning.models.frozen import FrozenModel
+from gprl_lightning.models.lora import with_lora
+from gprl_lightning.models.policy_tokens import (
+    chat_tokens,
+    end_tokens,
+    left_pad,
+    require_chat_template,
+)
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+class Policy(nn.Module):
+    """A causal LM that is sampled from and trained at one temperature.
+
+    Dropout is set to zero in every module. GPRL needs π_θ/π_old = 1 at the first update, so rollout
+    and update must be the same function; and the model cannot just be kept in eval, since Hugging
+    Face's gradient checkpointing works in train mode only.
+
+    Args:
+        model: a Hugging Face causal LM, or a PEFT model around one.
+        tokenizer: its tokenizer, with a chat template.
+        temperature: of sampling; every log-probability is of softmax(logits / temperature).
+
+    Raises:
+        ConfigError: no chat template, or no end-of-sequence token.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, temperature: float = 1.0
+    ) -> None:
+        super().__init__()
+        require_chat_template(tokenizer)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.temperature = temperature
+        self.eos_ids = end_tokens(self.causal_lm, tokenizer)
+        # A filler only: masks say what is padding, so it may well equal EOS.
+        pad = tokenizer.pad_token_id
+        self.pad_id = self.eos_ids[0] if pad is None else cast(int, pad)
+        disable_dropout(model)
+        self.head_is_plain = head_is_plain(self.causal_lm)
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        """The Hugging Face model itself, with its adapters (if any) in place."""
+        if isinstance(self.model, PreTrainedModel):
+            return self.model
+        return self.model.get_base_model()  # type: ignore[operator]
+
+    def forward(
+        self,
+        prompt_ids: Int[Tensor, "rows prompt_tokens"],
+        prompt_mask: Bool[Tensor, "rows prompt_tokens"],
+        response_ids: Int[Tensor, "rows tokens"],
+        response_mask: Bool[Tensor, "rows tokens"],
+    ) -> tuple[Float[Tensor, "rows tokens"], Float[Tensor, "rows tokens"]]:
+        """log π of every response token, and the entropy of its distribution, in nats.
+
+        Prompts are left-padded and responses right-padded. Both results are 0 outside
+        ``response_mask``; entropy has no gradient.
+
+        Inside, each row is moved to the left, prompt and response without a gap. All padding is
+        then behind the tokens, where causal attention cannot see it: no mask is needed, which is
+        both exact and what lets the attention kernels go fast, and a batch is only as wide as its
+        longest row.
+        """
+        rows, columns = response_mask.nonzero(as_tuple=True)
+        ids = torch.cat([prompt_ids, response_ids], 1)
+        ids = flush_left(ids, torch.cat([prompt_mask, response_mask], 1))
+        # The position before a token predicts it; what the last token predicts is not asked for.
+        inputs = {"input_ids": ids[:, :-1], "use_cache": False}
+        before = prompt_mask.sum(1)[rows] + columns - 1
+        targets = response_ids[rows, columns]
+        if self.head_is_plain:
+            hidden = self.causal_lm.base_model(**inputs).last_hidden_state[rows, before]
+            values = head_logprobs(self.causal_lm, hidden, targets, self.temperature)
+        else:
+            logits = self.causal_lm(**inputs).logits[rows, before]
+            values = logits_logprobs(logits, targets, self.temperature)
+        logprobs, entropy = (
+            value.new_zeros(response_ids.shape).index_put((rows, columns), value)
+            for value in values
+        )
+        return logprobs, entropy
+
+    def encode_prompts(
+        self,
+        iteration: int,
+        uids: Sequence[int],
+        messages: Sequence[Messages],
+        max_prompt_tokens: int,
+    ) -> PromptBatch:
+        """Chat messages in the policy's tokens, by its chat template, left-padded.
+
+        Raises:
+            ConfigError: a prompt longer than ``max_prompt_tokens`` (none is ever cut), or one that
+                the template refuses.
+        """
+        rows = [chat_tokens(self.tokenizer, conversation) for conversation in messages]
+        for uid, row in zip(uids, rows, strict=True):
+            if len(row) > max_prompt_tokens:
+                raise ConfigError(
+                    f"data.max_prompt_tokens={max_prompt_tokens}: prompt {uid} has {len(row)} "
+                    "tokens. Raise it, or drop such prompts from data.path: none is cut silently."
+                )
+        ids, mask = left_pad(rows, self.pad_id)
+        return PromptBatch(iteration, torch.tensor(uids), tuple(messages), ids, mask)
+
+    def decode(
+        self, ids: Int[Tensor, "rows tokens"], mask: Bool[Tensor, "rows tokens"]
+    ) -> tuple[str, ...]:
+        """The text of the tokens under ``mask``, without special and end-of-sequence tokens."""
+        texts = [
+            [token for token in row[keep].tolist() if token not in self.eos_ids]
+            for row, keep in zip(ids.cpu(), mask.cpu(), strict=True)
+        ]
+        return tuple(self.tokenizer.batch_decode(texts, skip_special_tokens=True))
+
+    @contextmanager
+    def sampling(self) -> Iterator[PreTrainedModel]:
+        """The causal LM in eval and without autograd: in train mode, gradient checkpointing would
+        drop its KV cache."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield self.causal_lm
+        finally:
+            self.train(training)
+
+
+class _AdapterFree(nn.Module):
+    """A LoRA policy with its adapters off: the starting policy, at no memory, called and sampled
+    like it."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = (policy,)  # in a tuple: its owner registers it, and only once
+        self.eos_ids, self.pad_id, self.decode = policy.eos_ids, policy.pad_id, policy.decode
+
+    @contextmanager
+    def sampling(self) -> Iterator[PreTrainedModel]:
+        (policy,) = self.policy
+        with policy.model.disable_adapter(), policy.sampling() as model:  # type: ignore[operator]
+            yield model
+
+    def forward(
+        self,
+        prompt_ids: Int[Tensor, "rows prompt_tokens"],
+        prompt_mask: Bool[Tensor, "rows prompt_tokens"],
+        response_ids: Int[Tensor, "rows tokens"],
+        response_mask: Bool[Tensor, "rows tokens"],
+    ) -> tuple[Float[Tensor, "rows tokens"], Float[Tensor, "rows tokens"]]:
+        (policy,) = self.policy
+        with policy.model.disable_adapter():  # type: ignore[operator]
+            return policy(prompt_ids, prompt_mask, response_ids, response_mask)
+
+
+def reference_of(policy: Policy) -> FrozenModel[Policy]:
+    """The policy as it stands, frozen, called like it: a copy, or with LoRA the network itself with
+    its adapters off."""
+    if policy.model is not policy.causal_lm:
+        return FrozenModel(cast(Policy, _AdapterFree(policy)))  # of its kind in all that is used
+    shared = {id(policy.tokenizer): policy.tokenizer}
+    return FrozenModel(copy.deepcopy(policy, shared))
+
+
+def load_policy(config: PolicyConfig, path: str | Path, temperature: float) -> Policy:
+    """The policy of ``config``, with weights and tokenizer from ``path``.
+
+    Args:
+        config: dtype, attention, gradient checkpointing, chat template and adapters.
+        path: a folder or hub name: ``config.path`` with built-in names resolved.
+        temperature: of sampling.
+
+    Raises:
+        ConfigError: nothing there to load, an unknown dtype, no chat template, or LoRA without
+        peft.
+    """
+    if config.dtype not in DTYPES:
+        raise ConfigError(f"policy.dtype={config.dtype!r}: expected one of {' | '.join(DTYPES)}.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"policy.path={str(path)!r}: cannot be loaded: {error}") from error
+    if config.chat_template is not None:
+        file = Path(config.chat_template)
+        if not file.is_file():
+            raise ConfigError(f"policy.chat_template={str(file)!r}: there is no such file.")
+        tokenizer.chat_template = file.read_text(encoding="utf8")
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.lora is not None:
+        model.enable_input_require_grads()
+        model = with_lora(model, config.lora)
+    return Policy(model, tokenizer, temperature)
+
+
+def save_policy(policy: Policy, folder: str | Path, merged: bool = False) -> None:
+    """Write weights and tokenizer as Hugging Face does; with LoRA the adapters alone, unless
+    ``merged``, which writes the whole network with the adapters added in."""
+    model = policy.model
+    if merged and model is not policy.causal_lm:
+        model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+    model.save_pretrained(folder)  # type: ignore[operator]
+    policy.tokenizer.save_pretrained(folder)

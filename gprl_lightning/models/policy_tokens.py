@@ -1,0 +1,86 @@
+"""Chat messages to the policy's tokens: its own template, its own end-of-sequence tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from jinja2 import TemplateError
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gprl_lightning.config import ConfigError
+from gprl_lightning.core.batch import Messages
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Every token that ends a response: those of the generation config, where chat models list
+    their end-of-turn token, and the tokenizer's.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    config = model.generation_config
+    listed = config.eos_token_id if config is not None else None
+    ends = [listed] if isinstance(listed, int) else list(listed or [])
+    if tokenizer.eos_token_id is not None:
+        ends.append(int(tokenizer.eos_token_id))  # type: ignore[arg-type]
+    if not ends:
+        raise ConfigError(
+            "policy.path: expected an end-of-sequence token in its generation config or tokenizer; "
+            "found none, so no response could end. Set eos_token in the tokenizer's files."
+        )
+    return tuple(dict.fromkeys(ends))
+
+
+def require_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigError where the tokenizer cannot write a conversation."""
+    if tokenizer.chat_template is None:
+        raise ConfigError(
+            "policy.chat_template=null: the tokenizer of policy.path has no chat template. "
+            "Expected a Jinja file in policy.chat_template, or an instruction-tuned policy."
+        )
+
+
+def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
+    """A conversation up to where the assistant begins. The template alone decides about BOS.
+
+    Raises:
+        ConfigError: the template refuses these roles, as some do a system prompt.
+    """
+    return _templated(tokenizer, messages, tokenize=True)
+
+
+def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> str:
+    """The same as text. Raises the same."""
+    return _templated(tokenizer, messages, tokenize=False)
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, messages: Messages, tokenize: bool) -> Any:
+    try:
+        return tokenizer.apply_chat_template(
+            [{"role": m["role"], "content": m["content"]} for m in messages],
+            add_generation_prompt=True,
+            return_dict=False,
+            tokenize=tokenize,
+        )
+    except TemplateError as error:
+        raise ConfigError(
+            "data.system_prompt or data.path: the policy's chat template refuses a prompt of the "
+            f"roles {[m['role'] for m in messages]}: {error}."
+        ) from error
+
+
+def left_pad(
+    rows: Sequence[list[int]], pad_id: int
+) -> tuple[Int[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:
+    """Token lists as one batch, and which of it is real."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    for row, tokens in enumerate(rows):
+        ids[row, width - len(tokens) :] = torch.tensor(tokens)
+        mask[row, width - len(tokens) :] = True
+    return ids, mask

@@ -1,0 +1,110 @@
+"""The files of a preference model: found, read and checked; each fault has an error by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gprl_lightning.config import ConfigError
+
+HEADS = ("value_head.weight", "prompt_head.weight", "score.weight")
+
+
+class CheckpointError(ConfigError):
+    """A folder that is not a preference model, or not the one that the configuration describes."""
+
+
+def model_folder(path_or_name: str | Path) -> Path:
+    folder = Path(path_or_name).expanduser()
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(path_or_name)):
+        raise CheckpointError(
+            f"preference_model.path={str(path_or_name)!r}: there is no such folder, and a hub name "
+            "looks like general-preference/GPM-Llama-3.1-8B."
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        return Path(snapshot_download(str(path_or_name), allow_patterns=patterns))
+    except Exception as error:
+        raise CheckpointError(
+            f"preference_model.path={str(path_or_name)!r}: neither a folder nor a model that the "
+            f"hub gives ({type(error).__name__}: {error})."
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise CheckpointError(
+            f"preference_model.path={str(folder)!r}: a model folder has a config.json."
+        )
+    return json.loads(file.read_text(encoding="utf8"))
+
+
+def read_heads(folder: Path) -> dict[str, Tensor]:
+    """The head tensors by name, from whichever shards hold them."""
+    from safetensors import safe_open
+
+    found: dict[str, Tensor] = {}
+    shards = sorted(folder.glob("*.safetensors"))
+    for shard in shards:
+        with safe_open(shard, framework="pt") as tensors:
+            names = set(tensors.keys())
+            found.update({name: tensors.get_tensor(name) for name in HEADS if name in names})
+    if "value_head.weight" not in found and "score.weight" not in found:
+        raise CheckpointError(
+            f"preference_model.path={str(folder)!r}: expected a head, value_head.weight (GPM, "
+            "Bradley-Terry) or score.weight (sequence classification), in its safetensors files; "
+            f"found none in {[shard.name for shard in shards] or 'no such file'}."
+        )
+    return found
+
+
+def checked_heads(
+    folder: Path, heads: dict[str, Tensor], num_axes: int | None, kind: str | None
+) -> tuple[Tensor, Tensor | None]:
+    """The value and prompt head, or the error that says how they differ from what was asked."""
+    where = f"preference_model.path={str(folder)!r}"
+    value, prompt = heads.get("value_head.weight"), heads.get("prompt_head.weight")
+    if value is None:
+        value, prompt = heads["score.weight"], None
+        if value.shape[0] != 1:
+            raise CheckpointError(
+                f"{where}: expected a classifier with one label; it has {value.shape[0]}."
+            )
+    width = value.shape[0]
+    if width != 1 and width % 2:
+        raise CheckpointError(
+            f"{where}: value_head.weight has {width} rows; expected 2k (GPM) or 1 (Bradley-Terry)."
+        )
+    found, axes = ("bradley_terry", 1) if width == 1 else ("gpm", width // 2)
+    if kind not in (None, found):
+        raise CheckpointError(
+            f"{where} is a {found} model and preference_model.kind={kind}. "
+            f"Set preference_model.kind={found}, or another path."
+        )
+    if num_axes not in (None, axes):
+        raise CheckpointError(
+            f"{where} has {axes} axes (its head has {width} rows) and preference_model.num_axes="
+            f"{num_axes}. Set preference_model.num_axes={axes}, or another path."
+        )
+    if prompt is not None and prompt.shape[0] != axes:
+        raise CheckpointError(
+            f"{where}: prompt_head.weight has {prompt.shape[0]} rows; expected {axes}."
+        )
+    return value, prompt
+
+
+def check_width(folder: Path, value: Tensor, backbone: Any) -> None:
+    if value.shape[1] != backbone.config.hidden_size:
+        raise CheckpointError(
+            f"preference_model.path={str(folder)!r}: the head reads {value.shape[1]} entries and "
+            f"the backbone has {backbone.config.hidden_size}."
+        )

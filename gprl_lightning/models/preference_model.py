@@ -1,0 +1,224 @@
+"""The judge: a General Preference Model (GPM, arXiv 2410.02197), or Bradley-Terry, on one backbone.
+
+``v(y|x) = W h`` is read at the conversation's last token and L2-normalised; the eigenvalues
+``λ(x) = softmax(W_p h_x)`` are read at the prompt's last token, and so depend on the prompt alone.
+A Bradley-Terry reward r is given as the vector ``[r, 1]`` with λ = 1: then s(i, j) = r_i − r_j, and
+nothing downstream needs a special case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gprl_lightning.config import ConfigError
+from gprl_lightning.core.batch import Messages
+from gprl_lightning.core.options import EigenvalueScale, Kind
+from gprl_lightning.core.preference import (
+    group_scores,
+    pairwise_scores,
+    total_scores,
+    win_probability,
+)
+from gprl_lightning.models.chat_text import ChatText, TextBatch
+
+DEFAULT_TAU: dict[str, float] = {"gpm": 0.1, "bradley_terry": 1.0}
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What the preference model says about each response, and about each prompt."""
+
+    vectors: Float[Tensor, "groups size two_axes"]
+    eigenvalues: Float[Tensor, "groups axes"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The n responses to one prompt, compared.
+
+    Attributes:
+        vectors: v(y|x).
+        eigenvalues: λ(x).
+        tau: temperature of the win probability.
+    """
+
+    vectors: Float[Tensor, "n two_axes"]
+    eigenvalues: Float[Tensor, " axes"]
+    tau: float
+
+    @property
+    def pairwise_scores(self) -> Float[Tensor, "n n axes"]:
+        """s_l(i, j) of each axis, without λ."""
+        return pairwise_scores(self.vectors[None])[0]
+
+    @property
+    def score(self) -> Float[Tensor, "n n"]:
+        """s(i ≻ j | x) = Σ_l λ_l s_l(i, j)."""
+        return total_scores(self.pairwise_scores, self.eigenvalues)
+
+    @property
+    def win_probability(self) -> Float[Tensor, "n n"]:
+        """P(i ≻ j | x) = sigmoid(s / τ)."""
+        return win_probability(self.score, self.tau)
+
+    @property
+    def group_scores(self) -> Float[Tensor, "n axes"]:
+        """Mean score of each response against the others, by axis; takes n ≥ 2."""
+        return group_scores(self.vectors[None])[0]
+
+
+class PreferenceModel(nn.Module):
+    """A backbone with a value head (2k entries, or one for Bradley-Terry) and, where gated, a
+    prompt head.
+
+    Args:
+        backbone: a causal ``AutoModel`` (no language-model head).
+        value_head: hidden → 2k, or hidden → 1, without bias.
+        prompt_head: hidden → k without bias, or None: λ = 1.
+        text: how conversations become tokens.
+        tau: temperature of the win probability; None: 0.1 for a GPM, 1 for Bradley-Terry.
+        eigenvalue_scale: ``simplex``: softmax(W_p h); ``scaled``: k · softmax(W_p h / √hidden).
+        l2_normalize: divide v by its norm over all 2k entries.
+        batch_size: responses per forward in `embed`.
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        value_head: nn.Linear,
+        prompt_head: nn.Linear | None,
+        text: ChatText,
+        *,
+        tau: float | None = None,
+        eigenvalue_scale: EigenvalueScale = "simplex",
+        l2_normalize: bool = True,
+        batch_size: int = 32,
+    ):
+        super().__init__()
+        self.kind: Kind = "bradley_terry" if value_head.out_features == 1 else "gpm"
+        self.num_axes = max(value_head.out_features // 2, 1)
+        self.tau = DEFAULT_TAU[self.kind] if tau is None else tau
+        if not self.tau > 0:
+            raise ConfigError(f"preference_model.tau={tau!r}: expected > 0, or null.")
+        self.backbone, self.value_head, self.prompt_head = backbone, value_head, prompt_head
+        self.text, self.batch_size = text, batch_size
+        self.eigenvalue_scale: EigenvalueScale = eigenvalue_scale
+        self.l2_normalize = l2_normalize and self.kind == "gpm"
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.text.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        return self.value_head.weight.device
+
+    def forward(
+        self, batch: TextBatch
+    ) -> tuple[Float[Tensor, "rows two_axes"], Float[Tensor, "rows axes"]]:
+        """Vectors v(y|x) and eigenvalues λ(x) of each row, float32, whichever side is padded."""
+        last, prompt = self.hidden_states(batch)
+        vectors = _linear(self.value_head, last)
+        if self.kind == "bradley_terry":
+            return torch.cat([vectors, torch.ones_like(vectors)], -1), torch.ones_like(vectors)
+        if self.l2_normalize:
+            vectors = F.normalize(vectors, dim=-1)
+        return vectors, self._eigenvalues(prompt)
+
+    def hidden_states(
+        self, batch: TextBatch
+    ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
+        """The backbone's states at the last token of each text, and of its prompt."""
+        mask = batch.mask
+        positions = (mask.long().cumsum(-1) - 1).masked_fill(~mask, 1)
+        states = self.backbone(
+            input_ids=batch.input_ids,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            use_cache=False,
+        ).last_hidden_state
+        rows = torch.arange(len(mask), device=mask.device)
+        first = mask.int().argmax(-1)
+        last = first + mask.sum(-1) - 1
+        return states[rows, last], states[rows, first + batch.prompt_tokens - 1]
+
+    def _eigenvalues(self, prompt: Float[Tensor, "rows width"]) -> Float[Tensor, "rows axes"]:
+        if self.prompt_head is None:
+            return prompt.new_ones((len(prompt), self.num_axes), dtype=torch.float32)
+        logits = _linear(self.prompt_head, prompt)
+        if self.eigenvalue_scale == "scaled":
+            return self.num_axes * torch.softmax(logits / prompt.shape[-1] ** 0.5, dim=-1)
+        return torch.softmax(logits, dim=-1)
+
+    def embed(self, prompts: Sequence[Messages], responses: Sequence[Sequence[str]]) -> Embeddings:
+        """Vectors of every response (one forward each), eigenvalues of every prompt, without
+        gradient.
+
+        Args:
+            prompts: chat messages, one conversation per group.
+            responses: the responses to each prompt, equally many for each.
+
+        Raises:
+            ValueError: groups of unequal size, or not one group per prompt.
+        """
+        sizes = {len(group) for group in responses}
+        if len(prompts) != len(responses) or len(sizes) != 1 or sizes == {0}:
+            raise ValueError(
+                f"expected one group of responses per prompt, all of one size; found "
+                f"{len(prompts)} prompts, {len(responses)} groups, sizes {sorted(sizes)}."
+            )
+        conversations = [
+            answered(prompt, response)
+            for prompt, group in zip(prompts, responses, strict=True)
+            for response in group
+        ]
+        vectors, eigenvalues = self.embed_conversations(conversations)
+        size = sizes.pop()
+        # By causality all rows of a group agree on λ up to rounding; one of them speaks for all.
+        return Embeddings(vectors.view(len(prompts), size, -1), eigenvalues[::size].clone())
+
+    @torch.no_grad()
+    def embed_conversations(
+        self, conversations: Sequence[Messages]
+    ) -> tuple[Float[Tensor, "rows two_axes"], Float[Tensor, "rows axes"]]:
+        """Vectors and eigenvalues of whole conversations, in batches of similar length."""
+        rows = self.text(conversations)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+        vectors, eigenvalues = [], []
+        for start in range(0, len(order), self.batch_size):
+            part = [rows[i] for i in order[start : start + self.batch_size]]
+            v, e = self(self.text.collate(part).to(self.device))
+            vectors.append(v)
+            eigenvalues.append(e)
+        back = torch.tensor(order).argsort().to(self.device)
+        return torch.cat(vectors)[back], torch.cat(eigenvalues)[back]
+
+    def compare(self, prompt: str | Messages, responses: Sequence[str]) -> Comparison:
+        """Compare the responses to one prompt: n forwards for n responses.
+
+        Args:
+            prompt: a text, or chat messages that end with the user.
+        """
+        messages: Messages = (
+            ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
+        )
+        found = self.embed([messages], [responses])
+        return Comparison(found.vectors[0], found.eigenvalues[0], self.tau)
+
+
+def answered(prompt: Messages, response: str) -> Messages:
+    """The conversation in which the assistant gives ``response``."""
+    return (*prompt, {"role": "assistant", "content": response})
+
+
+def _linear(head: nn.Linear, states: Tensor) -> Tensor:
+    # In float32 even under autocast: a bf16 score would break skew symmetry's exact zero.
+    with torch.autocast(states.device.type, enabled=False):
+        return F.linear(states.float(), head.weight.float())

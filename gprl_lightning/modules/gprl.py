@@ -1,0 +1,261 @@
+"""General Preference Reinforcement Learning as a LightningModule: read `GPRLModule.training_step`.
+
+One loader batch is one RL iteration: responses are sampled, scored against one another by the
+frozen preference model, turned into advantages axis by axis, and the policy is updated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
+
+from gprl_lightning import metrics
+from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
+from gprl_lightning.core.advantages import aggregate_axes, axis_mask, axis_std, normalize_axes
+from gprl_lightning.core.batch import Minibatch, PromptBatch, Rollout, ScoredRollout
+from gprl_lightning.core.drift import DriftControl
+from gprl_lightning.core.losses import (
+    clipped_surrogate,
+    kl_estimate,
+    masked_sum,
+    token_weights,
+    zero_outside,
+)
+from gprl_lightning.core.preference import group_scores
+from gprl_lightning.models.frozen import FrozenModel
+from gprl_lightning.models.policy import Policy
+from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.modules.anchors import Anchors
+from gprl_lightning.modules.partition import first_parts, micro_batches, minibatches
+from gprl_lightning.modules.rollout_logprobs import LogprobCheck, confirmed, logprobs_of
+from gprl_lightning.modules.statistics import UpdateReport, UpdateStatistics, score_metrics
+from gprl_lightning.processes import of_every_process, rank, sum_gradients, sum_over_processes
+from gprl_lightning.rollout.sampler import Sampler
+
+
+class GPRLModule(L.LightningModule):
+    """The policy, its frozen reference, and the frozen preference model that compares responses.
+
+    Args:
+        policy: the language model that is trained.
+        reference: the policy as it started, for the KL penalty; called as the policy is.
+        preference_model: a GPM with k axes, or Bradley-Terry (one axis, which makes this GRPO).
+        sampler: makes the rollouts.
+        algorithm: the options of the update.
+        optimizer: builds the optimiser from the policy's parameters.
+        scheduler: the learning-rate schedule over all optimiser steps of the run.
+        iterations: length of the run, for the schedule.
+        seed: keys the sampler's randomness, with the iteration and the prompt.
+        anchored: compare with stored responses of the starting policy, for the drift monitor.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reference: FrozenModel[Policy],
+        preference_model: PreferenceModel,
+        sampler: Sampler,
+        algorithm: AlgorithmConfig,
+        optimizer: Callable[[Iterable[Tensor]], Optimizer],
+        scheduler: SchedulerConfig,
+        iterations: int,
+        seed: int = 0,
+        anchored: bool = True,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.policy = policy
+        self.reference = reference
+        self.preference_model = FrozenModel(preference_model)
+        self.sampler, self.algorithm = sampler, algorithm
+        self.make_optimizer, self.scheduler, self.iterations = optimizer, scheduler, iterations
+        self.seed = seed
+        self.num_axes = preference_model.num_axes
+        at_rest = torch.ones(self.num_axes).double()
+        self.control = DriftControl(at_rest, algorithm.kl_coef)
+        self.anchors = Anchors(seed, self.num_axes) if anchored else None
+        self.running_axis_std: Tensor
+        self.register_buffer("running_axis_std", torch.zeros(self.num_axes))
+
+    # The algorithm --------------------------------------------------------------------------------
+
+    def training_step(self, prompts: PromptBatch, batch_idx: int) -> dict[str, Any]:
+        """One RL iteration (METHOD §2). Returns what callbacks read of it."""
+        started = perf_counter()
+        rollout = self.sampler.sample(self.policy, prompts, self.seed)
+        rollout, check = confirmed(
+            self.policy, rollout, first_parts(rollout, self.algorithm, self.seed)
+        )
+        sampled = perf_counter()
+        scored = self._score(rollout)
+        anchored = self._anchored_scores(scored)
+        judged = perf_counter()
+        statistics = UpdateStatistics()
+        for rows in minibatches(rollout, self.algorithm, self.seed):
+            self._update(scored, rows, statistics)
+        report = statistics.report(self.algorithm.loss_aggregation, self.sampler.max_new_tokens)
+        times = {
+            metrics.TIME_ROLLOUT: sampled - started,
+            metrics.TIME_SCORE: judged - sampled,
+            metrics.TIME_UPDATE: perf_counter() - judged,
+        }
+        self._log(scored, report, check, times)
+        return {"scored": scored, "anchored": anchored, "update": report, "logprobs": check}
+
+    @torch.no_grad()
+    def _score(self, rollout: Rollout) -> ScoredRollout:
+        cfg = self.algorithm
+        embeddings = self.preference_model.module.embed(
+            rollout.prompts.messages, rollout.grouped_responses()
+        )
+        scores = group_scores(embeddings.vectors)
+        axis_advantages = normalize_axes(
+            scores, cfg.normalization, self._axis_mask(scores), cfg.advantage_epsilon
+        )
+        advantages = aggregate_axes(
+            axis_advantages,
+            embeddings.eigenvalues,
+            self.control.axis_multipliers,
+            cfg.normalization,
+            cfg.weighting,
+            cfg.advantage_scale,
+            cfg.advantage_epsilon,
+            sum_over_processes,
+        )
+        return ScoredRollout(
+            rollout=rollout,
+            vectors=embeddings.vectors,
+            eigenvalues=embeddings.eigenvalues,
+            group_scores=scores,
+            axis_advantages=axis_advantages,
+            advantages=advantages,
+            ref_logprobs=logprobs_of(self.reference, rollout, first_parts(rollout, cfg, self.seed)),
+        )
+
+    def _axis_mask(self, scores: Tensor) -> Tensor:
+        """Mask the axes whose spread in a group is tiny against their running mean (METHOD §2)."""
+        std = axis_std(scores)
+        total, count = std.sum(0), torch.full((1,), float(len(std)), device=std.device)
+        *summed, groups = sum_over_processes(torch.cat([total, count]))
+        mean = (torch.stack(summed) / groups).to(self.running_axis_std)
+        first = self.running_axis_std.count_nonzero() == 0
+        running = torch.where(first, mean, 0.9 * self.running_axis_std + 0.1 * mean)
+        # A NaN would stay in the mean for ever; in the scores it ends as a skipped step.
+        self.running_axis_std = torch.where(mean.isfinite(), running, self.running_axis_std)
+        return axis_mask(std, self.running_axis_std.to(std), self.algorithm.min_axis_std)
+
+    def _anchored_scores(self, scored: ScoredRollout) -> Tensor | None:
+        if self.anchors is None:
+            return None
+        judge = self.preference_model.module
+        return self.anchors.scores(scored, self.sampler, self.reference.module, judge)
+
+    # The update -----------------------------------------------------------------------------------
+
+    def _update(self, scored: ScoredRollout, rows: Tensor, statistics: UpdateStatistics) -> None:
+        """One optimiser step; none where loss or gradient is not finite, on whichever process."""
+        optimizer, schedule = self._stepped()
+        optimizer.zero_grad()
+        norm = self._backward(scored, rows, statistics)
+        if statistics.close(rows, norm):
+            optimizer.step()
+        schedule.step()
+
+    def _backward(
+        self, scored: ScoredRollout, rows: Tensor, statistics: UpdateStatistics
+    ) -> Tensor:
+        """Gradients of the minibatch's loss, however its rows are split or spread over processes.
+
+        They are clipped; returned is their norm before.
+        """
+        tokens = scored.rollout.response_mask[rows].sum()
+        counts = torch.stack([torch.full_like(tokens, len(rows)), tokens])
+        num_rollouts, num_tokens = sum_over_processes(counts).tolist()
+        for micro in micro_batches(rows, scored.rollout, self.algorithm):
+            self._accumulate(scored.rows(micro), num_rollouts, num_tokens, statistics)
+        parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        sum_gradients(parameters)
+        return torch.nn.utils.clip_grad_norm_(parameters, self.algorithm.max_grad_norm)
+
+    def _accumulate(
+        self, batch: Minibatch, num_rollouts: int, num_tokens: int, statistics: UpdateStatistics
+    ) -> None:
+        cfg, mask = self.algorithm, batch.response_mask
+        logprobs, entropy = self.policy(
+            batch.prompt_ids, batch.prompt_mask, batch.response_ids, mask
+        )
+        logprobs = zero_outside(mask, logprobs)
+        surrogate, ratio, clipped = clipped_surrogate(
+            logprobs, batch.old_logprobs, batch.advantages, cfg.clip_epsilon, cfg.clip_epsilon_high
+        )
+        kl = kl_estimate(logprobs, batch.ref_logprobs, cfg.kl_estimator)
+        longest = self.sampler.max_new_tokens
+        weights = token_weights(
+            mask, cfg.loss_aggregation, num_rollouts, num_tokens, longest, logprobs.dtype
+        )
+        policy_loss = masked_sum(surrogate, weights, mask)
+        loss = policy_loss + self.control.kl_coef * masked_sum(kl, weights, mask)
+        self.manual_backward(loss)
+        statistics.add(batch, logprobs, loss, policy_loss, kl, ratio, clipped, entropy, weights)
+
+    # Lightning's hooks ----------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: PromptBatch, batch_idx: int) -> None:
+        # Gradients are summed once per optimiser step, after all micro-batches: DDP's own reducer,
+        # which expects one backward pass per forward pass, stays out of it. Lightning puts it back
+        # after each training step.
+        if self.trainer.world_size > 1:
+            ddp: Any = self.trainer.strategy.model
+            ddp.require_backward_grad_sync = False
+
+    def _stepped(self) -> tuple[LightningOptimizer, LRScheduler]:
+        """The one optimiser and the one schedule, which manual optimisation steps by hand."""
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(schedule, LRScheduler)
+        return optimizer, schedule
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        steps = self.iterations * self.algorithm.inner_epochs * self.algorithm.minibatches
+        warmup = round(steps * self.scheduler.warmup_fraction)
+        schedule = get_scheduler(self.scheduler.name, optimizer, warmup, steps)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.anchors:
+            checkpoint["anchors"] = of_every_process(self.anchors.state_dict())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.anchors:
+            self.anchors.load_state_dict(checkpoint["anchors"][rank()])
+
+    def _log(
+        self,
+        scored: ScoredRollout,
+        report: UpdateReport,
+        check: LogprobCheck,
+        times: dict[str, float],
+    ) -> None:
+        if self._trainer is None:
+            return
+        iteration = float(scored.rollout.prompts.iteration + 1)
+        values = {
+            **report.metrics,
+            **score_metrics(scored, times[metrics.TIME_ROLLOUT], sum_over_processes),
+            **times,
+            metrics.LOGPROB_MISMATCH: check.mismatch,
+            metrics.LEARNING_RATE: self._stepped()[1].get_last_lr()[0],
+            metrics.ITERATION: iteration,
+            "step": iteration,  # what loggers take as their x
+        }
+        self.log_dict(values)

@@ -1,0 +1,184 @@
+"""What an iteration logs: sums over tokens and groups, over micro-batches and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gprl_lightning import metrics
+from gprl_lightning.core.advantages import axis_correlation, axis_std
+from gprl_lightning.core.batch import Minibatch, ScoredRollout
+from gprl_lightning.core.losses import expected_weight_sums
+from gprl_lightning.core.options import LossAggregation
+from gprl_lightning.processes import max_over_processes, sum_over_processes
+
+AllReduce = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """An iteration's update, the same on every process; what `callbacks.invariants` looks at.
+
+    Attributes:
+        metrics: what is logged.
+        ratio_error: largest ``|log π_θ − log π_old|`` at the first optimiser step, before it.
+        reference_gap: largest ``|log π_θ − log π_ref|``, likewise.
+        weight_error: relative error of the sums of the tokens' weights, the worst optimiser step's.
+        bad_rows: the rollouts (of this process) of each step that was skipped, not being finite.
+    """
+
+    metrics: dict[str, Tensor]
+    ratio_error: float
+    reference_gap: float
+    weight_error: float
+    bad_rows: tuple[Tensor, ...]
+
+
+class UpdateStatistics:
+    """Means over all tokens of an iteration's optimiser steps, however they were split."""
+
+    def __init__(self) -> None:
+        self.steps: list[Tensor] = []  # of each closed optimiser step: the sums that `add` lists
+        self.open: Tensor | float = 0.0
+        self.finite: Tensor | bool = True
+        self.ratio_max: Tensor | float = 0.0
+        self.first: Tensor | float = 0.0  # ratio_error and reference_gap
+        self.grad_norms: list[Tensor] = []
+        self.bad_rows: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(
+        self,
+        batch: Minibatch,
+        logprobs: Tensor,
+        loss: Tensor,
+        policy_loss: Tensor,
+        kl: Tensor,
+        ratio: Tensor,
+        clipped: Tensor,
+        entropy: Tensor,
+        weights: Tensor,
+    ) -> None:
+        """Add one micro-batch; `loss` and `policy_loss` are its share of the minibatch's."""
+        mask = batch.response_mask
+        lengths = mask.sum(1)
+        sums = [
+            loss,
+            policy_loss,
+            kl[mask].sum(),
+            clipped[mask].sum(),
+            entropy[mask].sum(),
+            mask.sum(),
+            weights.double().sum(),
+            weights.double().square().sum(),
+            loss.new_tensor(len(mask)),
+            (1 / lengths.clamp(min=1)).sum(),
+        ]
+        self.open = self.open + torch.stack([t.detach().double() for t in sums])
+        old, reference = (
+            (batch.old_logprobs - logprobs)[mask],
+            (batch.ref_logprobs - logprobs)[mask],
+        )
+        # Old log-probabilities of -inf would end as a clipped, finite ratio: look before the exp.
+        checked = [old, reference, entropy[mask], batch.advantages, loss, policy_loss]
+        self.finite = self.finite & torch.stack([t.isfinite().all() for t in checked]).all()
+        if len(old):
+            self.ratio_max = torch.maximum(torch.as_tensor(self.ratio_max), ratio[mask].max())
+            if not self.steps:
+                gaps = torch.stack([old.abs().max(), reference.abs().max()])
+                self.first = torch.maximum(torch.as_tensor(self.first), gaps)
+
+    def close(self, rows: Tensor, grad_norm: Tensor) -> bool:
+        """Close one optimiser step, on `rows`. Whether all of it was finite, on every process."""
+        finite = torch.as_tensor(self.finite, device=grad_norm.device) & grad_norm.isfinite()
+        healthy = float(sum_over_processes((~finite).float())) == 0
+        if not healthy:
+            self.bad_rows.append(rows)
+        self.steps.append(torch.as_tensor(self.open))
+        self.grad_norms.append(grad_norm.detach())
+        self.open, self.finite = 0.0, True
+        return healthy
+
+    def report(self, aggregation: LossAggregation, max_tokens: int) -> UpdateReport:
+        """Sum over processes, once, and draw up the iteration's figures."""
+        steps = sum_over_processes(torch.stack(self.steps))
+        first = torch.as_tensor(self.first).expand(2).double()
+        ratio_max = torch.as_tensor(self.ratio_max).double()[None].to(first)
+        ratio_error, reference_gap, ratio_max = max_over_processes(torch.cat([first, ratio_max]))
+        loss, policy_loss, kl, clipped, entropy, tokens, *_ = steps.sum(0)
+        values = {
+            metrics.LOSS: loss / len(steps),
+            metrics.POLICY_LOSS: policy_loss / len(steps),
+            metrics.KL: kl / tokens,
+            metrics.CLIP_FRACTION: clipped / tokens,
+            metrics.ENTROPY: entropy / tokens,
+            metrics.RATIO_MAX: ratio_max,
+            metrics.GRAD_NORM: torch.stack(self.grad_norms).mean(),
+        }
+        errors = [_weight_error(step, aggregation, max_tokens) for step in steps.tolist()]
+        return UpdateReport(
+            metrics=values,
+            ratio_error=float(ratio_error),
+            reference_gap=float(reference_gap),
+            weight_error=max(errors),
+            bad_rows=tuple(self.bad_rows),
+        )
+
+
+def _weight_error(step: list[float], aggregation: LossAggregation, max_tokens: int) -> float:
+    tokens, found, squared, rollouts, inverse_lengths = step[5:]
+    expected = expected_weight_sums(rollouts, tokens, inverse_lengths, aggregation, max_tokens)
+    pairs = zip((found, squared), expected, strict=True)
+    return max(abs(value - right) / right for value, right in pairs)
+
+
+@torch.no_grad()
+def score_metrics(
+    scored: ScoredRollout, seconds: float, all_reduce: AllReduce
+) -> dict[str, Tensor]:
+    """Scores and advantages per axis, lengths, truncation and speed of one rollout."""
+    rollout, axes = scored.rollout, scored.group_scores.shape[-1]
+    groups, size = scored.advantages.shape
+    tokens = rollout.response_mask.sum()
+    std, advantage_std = axis_std(scored.group_scores), axis_std(scored.axis_advantages)
+    masked = (advantage_std == 0).double()
+    per_group = torch.cat(
+        [std.double(), advantage_std.double(), masked, scored.eigenvalues.double()], 1
+    )
+    flat = scored.advantages.double()
+    singles = [
+        tokens,
+        (~rollout.finished).sum(),
+        (flat.abs().amax(1) == 0).sum(),
+        flat.sum(),
+        (flat**2).sum(),
+        axis_correlation(scored.group_scores) * groups,
+        torch.tensor(groups),
+    ]
+    packed = torch.cat([per_group.sum(0), torch.stack([s.to(flat).double() for s in singles])])
+    packed = all_reduce(packed)
+    names = (
+        metrics.AXIS_SCORE_STD,
+        metrics.AXIS_ADVANTAGE_STD,
+        metrics.AXIS_MASKED_FRACTION,
+        metrics.AXIS_EIGENVALUE,
+    )
+    tokens, truncated, silent, total, square, correlation, groups = packed[4 * axes :]
+    out = {
+        metrics.per_axis(name, axis): packed[i * axes + axis] / groups
+        for i, name in enumerate(names)
+        for axis in range(axes)
+    }
+    rollouts = groups * size
+    return {
+        **out,
+        metrics.AXIS_CORRELATION: correlation / groups,
+        metrics.ADVANTAGE_STD: (square / rollouts - (total / rollouts) ** 2).clamp(min=0).sqrt(),
+        metrics.NO_SIGNAL_FRACTION: silent / groups,
+        metrics.RESPONSE_LENGTH: tokens / rollouts,
+        metrics.TRUNCATED_FRACTION: truncated / rollouts,
+        metrics.TOKENS_PER_SECOND: tokens / seconds,
+    }

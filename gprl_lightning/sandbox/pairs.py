@@ -1,0 +1,91 @@
+"""Gold-labelled pairs: what the sandbox's preference models learn from.
+
+The starting policy answers train requests several times; the gold judge says which of two answers
+to the same request is better. Options make the labels worse, for the study of over-optimisation.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+
+from tqdm.auto import tqdm
+
+from gprl_lightning.core.batch import Messages
+from gprl_lightning.data.preferences import PreferencePair, make_pair
+from gprl_lightning.evaluation.judges import Judge
+from gprl_lightning.models.policy import Policy
+from gprl_lightning.rollout.sampler import Sampler
+
+PAIRS_SEED = 15_485_863  # keeps this sampling apart from that of training
+
+
+def sample_responses(
+    policy: Policy,
+    sampler: Sampler,
+    prompts: Sequence[tuple[int, Messages]],
+    per_prompt: int,
+    seed: int,
+    prompts_at_once: int = 32,
+    max_prompt_tokens: int = 512,
+) -> list[list[str]]:
+    """``per_prompt`` responses of the policy to each (uid, messages)."""
+    sampler = copy.copy(sampler)
+    sampler.group_size = per_prompt
+    device = next(policy.parameters()).device
+    out: list[list[str]] = []
+    parts = [prompts[i : i + prompts_at_once] for i in range(0, len(prompts), prompts_at_once)]
+    for part in tqdm(parts, desc="sampling the starting policy", unit="batch", leave=False):
+        uids, messages = zip(*part, strict=True)
+        batch = policy.encode_prompts(0, uids, messages, max_prompt_tokens).to(device)
+        out += sampler.sample(policy, batch, seed + PAIRS_SEED).grouped_responses()
+    return out
+
+
+def label_pairs(
+    prompts: Sequence[Messages],
+    responses: Sequence[Sequence[str]],
+    judge: Judge,
+    count: int,
+    seed: int,
+    label_noise: float = 0.0,
+) -> list[PreferencePair]:
+    """``count`` pairs of responses that the judge tells apart.
+
+    Every prompt gives about equally many pairs. With `label_noise`, that share of labels is turned
+    over.
+
+    Raises:
+        ValueError: there are not enough different pairs.
+    """
+    rng = random.Random(seed)
+    rows: list[PreferencePair] = []
+    for group, i, j in _pairs(responses, rng):
+        first, second = responses[group][i], responses[group][j]
+        outcome = judge.prefer(prompts[group], first, second)
+        if outcome == 0.5:
+            continue
+        chosen, rejected = (first, second) if outcome > 0.5 else (second, first)
+        if rng.random() < label_noise:
+            chosen, rejected = rejected, chosen
+        rows.append(make_pair(prompts[group], chosen, rejected))
+        if len(rows) == count:
+            return rows
+    raise ValueError(
+        f"expected {count} pairs, found {len(rows)}: sample more responses per prompt."
+    )
+
+
+def _pairs(
+    responses: Sequence[Sequence[str]], rng: random.Random
+) -> Iterator[tuple[int, int, int]]:
+    """Pairs in rounds: one of each prompt, then another of each prompt, and so on."""
+    rounds = []
+    for group, answers in enumerate(responses):
+        pairs = list(itertools.combinations(range(len(answers)), 2))
+        rng.shuffle(pairs)
+        rounds.append([(group, i, j) for i, j in pairs])
+    for step in itertools.zip_longest(*rounds):
+        yield from (pair for pair in step if pair is not None)

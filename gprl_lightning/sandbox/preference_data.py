@@ -1,0 +1,111 @@
+"""The sandbox's own pairs: sampled from a configuration's starting policy once, then cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from gprl_lightning.config import Config, DataConfig, PolicyConfig
+from gprl_lightning.data.preferences import PreferencePair, read_pairs
+from gprl_lightning.data.prompts import load_prompts
+from gprl_lightning.models.policy import Policy, load_policy
+from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.sandbox.builtin import ASSETS, policy_folder
+from gprl_lightning.sandbox.pairs import label_pairs, sample_responses
+
+# What decides a label: the gold's code and its data.
+GOLD_CODE = ("gold.py", "ngram.py", "sentences.py", "requests.py", "pairs.py")
+GOLD_DATA = ("gold_scales.json", "related_words.json", "ngram.npz")
+
+
+def sandbox_pairs(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """(train, held-out) pairs of the starting policy's answers to train requests, gold-labelled.
+
+    The held-out pairs are about other requests than the train pairs.
+    """
+    cache = Path(config.paths.cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    stem = cache / f"pairs_{pairs_fingerprint(config)}"
+    files = [Path(f"{stem}_{part}.jsonl") for part in ("train", "held_out")]
+    with FileLock(f"{stem}.lock"):
+        if not all(file.exists() for file in files):
+            for file, pairs in zip(files, _make(config), strict=True):
+                _write(file, pairs)
+    train, held_out = (read_pairs(file) for file in files)
+    return train, held_out
+
+
+def pairs_fingerprint(config: Config) -> str:
+    """A hash of what the pairs depend on: policy weights, the gold, and the options of sampling."""
+    policy = Path(policy_folder(config.policy.path, config.paths.cache))
+    digest = hashlib.sha256()
+    for file in sorted([*policy.glob("*.safetensors"), policy / "tokenizer.json"]):
+        digest.update(file.read_bytes())
+    for folder, names in ((ASSETS.parent, GOLD_CODE), (ASSETS, GOLD_DATA)):
+        for name in names:
+            digest.update((folder / name).read_bytes())
+    options = config.preference_training
+    sampling = [
+        options.sandbox_pairs,
+        options.sandbox_prompts,
+        options.held_out_pairs,
+        options.responses_per_prompt,
+        options.label_noise,
+        options.seed,
+        config.rollout.max_new_tokens,
+        config.rollout.temperature,
+        config.data.system_prompt,
+        _dtype(config),
+    ]
+    digest.update(json.dumps(sampling).encode())
+    return digest.hexdigest()[:12]
+
+
+def _make(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    from gprl_lightning.evaluation.judges import SandboxGoldJudge
+
+    options = config.preference_training
+    prompts, _ = load_prompts(DataConfig(path="sandbox", system_prompt=config.data.system_prompt))
+    per_prompt = options.responses_per_prompt
+    sampler = NativeSampler(per_prompt, config.rollout.max_new_tokens, config.rollout.temperature)
+    prompts = prompts[: options.sandbox_prompts]
+    asked = [(p.uid, p.messages) for p in prompts]
+    responses = sample_responses(starting_policy(config), sampler, asked, per_prompt, options.seed)
+    share = options.held_out_pairs / (options.sandbox_pairs + options.held_out_pairs)
+    cut = len(prompts) - round(len(prompts) * share)
+    messages = [p.messages for p in prompts]
+    label = partial(label_pairs, judge=SandboxGoldJudge(), seed=options.seed)
+    noisy = {"count": options.sandbox_pairs, "label_noise": options.label_noise}
+    return (
+        label(messages[:cut], responses[:cut], **noisy),
+        label(messages[cut:], responses[cut:], count=options.held_out_pairs),
+    )
+
+
+def _write(file: Path, pairs: list[PreferencePair]) -> None:
+    partial_file = file.with_suffix(".partial")
+    with partial_file.open("w", encoding="utf8") as lines:
+        for pair in pairs:
+            lines.write(json.dumps(asdict(pair)) + "\n")
+    partial_file.replace(file)
+
+
+def starting_policy(config: Config) -> Policy:
+    """The policy as it starts, without adapters, on the GPU where there is one."""
+    plain = PolicyConfig(dtype=_dtype(config), attention=config.policy.attention)
+    folder = policy_folder(config.policy.path, config.paths.cache)
+    policy = load_policy(plain, folder, config.rollout.temperature)
+    return policy.cuda() if torch.cuda.is_available() else policy
+
+
+def _dtype(config: Config) -> str:
+    """bfloat16 weights where the run computes in bfloat16: twice as fast, and pairs are only
+    sampled."""
+    mixed = "bf16" in str(config.trainer.get("precision"))
+    return "bfloat16" if mixed else config.policy.dtype

@@ -1,0 +1,375 @@
+"""Real-world failures of online RL, planted one by one: each ends the run, by its name."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from lightning import Callback
+from torch import nn
+
+from gprl_lightning import invariants
+from gprl_lightning.callbacks.invariants import STILL_ITERATIONS, Invariants
+from gprl_lightning.loggers import read_metrics
+from gprl_lightning.models.frozen import FrozenModel
+from gprl_lightning.models.policy import Policy, reference_of
+from gprl_lightning.models.preference_model import Embeddings
+from gprl_lightning.modules import gprl
+from gprl_lightning.modules.statistics import UpdateStatistics
+from gprl_lightning.rollout.native import NativeSampler
+from tests.tiny import EOS, tiny_model, tiny_tokenizer
+from tests.worlds import SIZE, TOKENS, tiny_loader, tiny_module, tiny_policy, tiny_trainer
+
+
+def fit(folder, module, iterations: int = 2, **kwargs):
+    trainer = tiny_trainer(folder, every=100, **kwargs)
+    trainer.fit(module, tiny_loader(module, iterations))
+    return trainer
+
+
+def test_a_sound_run_passes_every_check_and_says_so(tmp_path):
+    fit(tmp_path, tiny_module(2, minibatches=2, inner_epochs=2, micro_batch_size=2))
+    columns = read_metrics(tmp_path / "metrics.csv")
+    assert columns["train/bad_steps"][1] == [0, 0]
+    assert all(0 <= value < 1e-5 for value in columns["rollout/logprob_mismatch"][1])
+    for name in ("train/no_signal_fraction", "rollout/truncated_fraction"):
+        assert all(0 <= value <= 1 for value in columns[name][1])
+
+
+# 1. An optimiser that holds nothing, or something else --------------------------------------------
+
+
+def test_everything_frozen_as_before_adapters_are_added(tmp_path):
+    module = tiny_module()
+    module.policy.requires_grad_(False)
+    with pytest.raises(invariants.NoTrainableParameters, match=r"policy\.lora"):
+        fit(tmp_path, module)
+
+
+def test_adapters_added_after_the_optimiser_was_built(tmp_path):
+    """The freeze leaves the optimiser with tensors that never get a gradient again."""
+
+    class LateAdapters(Callback):
+        def on_fit_start(self, trainer, pl_module):
+            pl_module.policy.requires_grad_(False)
+            pl_module.policy.adapter = nn.Linear(4, 4)
+
+    with pytest.raises(invariants.WrongOptimizer, match="2 missing and 21 that are not trained"):
+        fit(tmp_path, tiny_module(), callbacks=[LateAdapters()])
+
+
+def test_a_trainable_judge(tmp_path):
+    module = tiny_module()
+    module.preference_model.module.value_head.requires_grad_(True)
+    with pytest.raises(invariants.NotFrozen, match="preference_model"):
+        fit(tmp_path, module)
+
+
+# 2. A reference that follows the policy -----------------------------------------------------------
+
+
+def test_a_reference_that_shares_the_policy_s_tensors(tmp_path):
+    module = tiny_module()
+    for mine, its in zip(module.reference.parameters(), module.policy.parameters(), strict=True):
+        mine.data = its.data
+    with pytest.raises(invariants.ReferenceFollowsPolicy, match=r"reference_of\(policy\)"):
+        fit(tmp_path, module)
+
+
+def test_a_reference_that_is_the_policy_as_when_adapters_stay_on(tmp_path):
+    """Nothing about its tensors is wrong: only its answers show it."""
+
+    class AdaptersLeftOn(nn.Module):
+        def __init__(self, policy):
+            super().__init__()
+            self.policy, self.sampling = (policy,), policy.sampling
+            self.eos_ids, self.pad_id, self.decode = policy.eos_ids, policy.pad_id, policy.decode
+
+        def forward(self, *batch):
+            return self.policy[0](*batch)
+
+    iterations = STILL_ITERATIONS + 2
+    module = tiny_module(iterations)
+    module.reference = FrozenModel(AdaptersLeftOn(module.policy))
+    with pytest.raises(invariants.ReferenceFollowsPolicy, match="adapters are not switched off"):
+        fit(tmp_path, module, iterations)
+
+
+def test_a_reference_that_is_not_the_starting_policy(tmp_path):
+    module = tiny_module()
+    module.reference = reference_of(tiny_policy(seed=1))
+    with pytest.raises(invariants.ReferenceNotAtStart, match="expected a KL of 0"):
+        fit(tmp_path, module)
+
+
+@pytest.mark.parametrize("name", ["reference", "preference_model"])
+def test_frozen_weights_that_something_writes_to(tmp_path, name):
+    class Writer(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            next(getattr(pl_module, name).parameters()).data[0] += 1e-3
+
+    with pytest.raises(invariants.FrozenWeightsChanged, match=name):
+        fit(tmp_path, tiny_module(), callbacks=[Writer()])
+
+
+# 3. pad == eos, and a mask that takes the true EOS for padding ------------------------------------
+
+
+class MaskFromPadIds(NativeSampler):
+    """The mask that many trainers build."""
+
+    def sample(self, policy, prompts, seed):
+        rollout = super().sample(policy, prompts, seed)
+        return replace(rollout, response_mask=rollout.response_ids != policy.pad_id)
+
+
+def stopping_policy() -> Policy:
+    """pad == eos, and a response ends about every fourth token."""
+    model = tiny_model("llama")
+    model.lm_head.weight.data *= 0.1
+    model.lm_head.bias = nn.Parameter(torch.zeros(len(model.lm_head.weight)))
+    model.lm_head.bias.data[EOS] = 3.5
+    return Policy(model, tiny_tokenizer(pad="<eos>"))
+
+
+def test_pad_equals_eos_and_masks_it(tmp_path):
+    module = tiny_module(policy=stopping_policy())
+    assert module.policy.pad_id == EOS
+    module.sampler = MaskFromPadIds(SIZE, TOKENS)
+    with pytest.raises(invariants.EndOfSequenceMasked, match="not from the pad id"):
+        fit(tmp_path, module)
+
+
+def test_with_pad_equal_to_eos_the_policy_learns_to_stop(tmp_path):
+    """A judge that likes short responses: they get shorter, so the EOS itself is trained."""
+    iterations = 12
+    module = tiny_module(iterations, policy=stopping_policy(), lr=3e-2, kl_coef=0.0)
+
+    def embed(prompts, responses):
+        length = torch.tensor([[float(len(r)) for r in group] for group in responses])
+        vectors = torch.stack([-length, torch.ones_like(length)], -1).repeat(1, 1, 3)
+        return Embeddings(vectors, torch.ones(len(prompts), 3) / 3)
+
+    module.preference_model.module.embed = embed
+    fit(tmp_path, module, iterations)
+    columns = read_metrics(tmp_path / "metrics.csv")
+    lengths = columns["rollout/response_length"][1]
+    assert sum(lengths[-3:]) < 0.6 * sum(lengths[:3])
+    assert columns["rollout/truncated_fraction"][1][-1] == 0
+
+
+# 4. NaN × 0 ---------------------------------------------------------------------------------------
+
+
+class NaNOnPadding(Policy):
+    def forward(self, prompt_ids, prompt_mask, response_ids, response_mask):
+        values = super().forward(prompt_ids, prompt_mask, response_ids, response_mask)
+        return tuple(v.masked_fill(~response_mask, math.nan) for v in values)
+
+
+def nan_module(**kwargs):
+    policy = stopping_policy()
+    policy.__class__ = NaNOnPadding
+    return tiny_module(policy=policy, **kwargs)
+
+
+def test_a_masked_nan_cannot_poison_the_loss(tmp_path):
+    fit(tmp_path, nan_module())
+    columns = read_metrics(tmp_path / "metrics.csv")
+    assert columns["train/bad_steps"][1] == [0, 0]
+    assert all(math.isfinite(v) for name in columns for v in columns[name][1])
+
+
+def test_a_masked_nan_that_is_multiplied_by_its_mask(tmp_path, monkeypatch):
+    monkeypatch.setattr(gprl, "zero_outside", lambda mask, values: values * mask)
+    monkeypatch.setattr(gprl, "masked_sum", lambda values, weights, mask: (values * weights).sum())
+    with pytest.raises(invariants.TooManyBadSteps, match=r"algorithm\.max_bad_steps=3"):
+        fit(tmp_path, nan_module(iterations=6), 6)
+
+
+# 5. A loss whose scale depends on the micro-batch split -------------------------------------------
+
+
+@pytest.mark.parametrize("aggregation", ["dr_grpo", "dapo", "grpo"])
+@pytest.mark.parametrize("mistake", ["own counts", "mean of means"])
+def test_a_loss_that_depends_on_the_micro_batch_split(tmp_path, monkeypatch, aggregation, mistake):
+    right = gprl.token_weights
+
+    def of_the_micro_batch(mask, aggregation, num_rollouts, num_tokens, max_tokens, dtype):
+        own = right(mask, aggregation, len(mask), int(mask.sum()), max_tokens, dtype)
+        return own if mistake == "own counts" else own * len(mask) / num_rollouts
+
+    monkeypatch.setattr(gprl, "token_weights", of_the_micro_batch)
+    module = tiny_module(policy=stopping_policy(), micro_batch_size=3, loss_aggregation=aggregation)
+    if mistake == "mean of means" and aggregation != "dapo":
+        fit(tmp_path, module)  # counts of rollouts, not of tokens: this is the right loss
+        return
+    with pytest.raises(invariants.LossScale, match=r"algorithm\.micro_batch_size"):
+        fit(tmp_path, module)
+
+
+# Steps that are not finite ------------------------------------------------------------------------
+
+
+class BrokenJudge:
+    """Gives NaN for the first group of some iterations."""
+
+    def __init__(self, module, iterations):
+        self.embed, self.calls, self.iterations = (
+            module.preference_model.module.embed,
+            0,
+            iterations,
+        )
+        module.preference_model.module.embed = self
+
+    def __call__(self, prompts, responses):
+        found = self.embed(prompts, responses)
+        if self.calls in self.iterations:
+            found.vectors[0, 0] = math.nan
+        self.calls += 1
+        return found
+
+
+def test_a_bad_step_is_skipped_and_counted_and_leaves_no_trace(tmp_path):
+    module = tiny_module(4, anchored=False, policy=tiny_policy())
+    BrokenJudge(module, {1})
+    weights = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            weights.append(copy.deepcopy(pl_module.policy.state_dict()))
+
+    trainer = fit(tmp_path, module, 4, callbacks=[Watch()])
+    assert read_metrics(tmp_path / "metrics.csv")["train/bad_steps"][1] == [0, 1, 1, 1]
+    same = [all(torch.equal(a[k], b[k]) for k in a) for a, b in pairwise(weights)]
+    assert same == [True, False, False]
+    assert module.running_axis_std.isfinite().all()
+    assert all(math.isfinite(v) for v in trainer.callbacks[1].state.variance_share)
+    assert module.lr_schedulers().last_epoch == 4, "the schedule keeps its place"
+
+
+def test_too_many_bad_steps_leave_the_batch_for_replay(tmp_path):
+    module = tiny_module(anchored=False)
+    BrokenJudge(module, {0, 1})
+    trainer = tiny_trainer(tmp_path, every=100)
+    trainer.callbacks[0].max_bad_steps = 1
+    with pytest.raises(invariants.TooManyBadSteps) as stopped:
+        trainer.fit(module, tiny_loader(module, 3))
+    file = tmp_path / "bad_steps" / "iteration_000002_rank0.pt"
+    assert str(file) in str(stopped.value)
+    saved = torch.load(file, weights_only=False)
+
+    again = tiny_module(anchored=False)
+    again.manual_backward = lambda loss: loss.backward()
+    again.policy.load_state_dict(saved["weights"])
+    for rows in saved["rows"]:
+        statistics = UpdateStatistics()
+        norm = again._backward(saved["scored"], rows, statistics)
+        assert not statistics.close(rows, norm)
+
+
+def test_the_count_of_bad_steps_survives_a_resume():
+    first, second = Invariants(), Invariants()
+    first.bad_steps = 2
+    second.load_state_dict(first.state_dict())
+    assert second.bad_steps == 2
+
+
+def test_old_logprobs_of_minus_infinity_would_end_as_a_finite_ratio(tmp_path):
+    class Underflow(NativeSampler):
+        def sample(self, policy, prompts, seed):
+            rollout = super().sample(policy, prompts, seed)
+            logprobs = rollout.old_logprobs.clone()
+            if prompts.iteration == 1:
+                logprobs[-1, 0] = -math.inf  # not a row that the sampler's check looks at
+            return replace(rollout, old_logprobs=logprobs)
+
+    module = tiny_module()
+    module.sampler = Underflow(SIZE, TOKENS)
+    fit(tmp_path, module)
+    assert read_metrics(tmp_path / "metrics.csv")["train/bad_steps"][1] == [0, 1]
+
+
+# Log-probabilities, precision, text ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mistake", ["temperature", "shift"])
+def test_a_sampler_that_is_not_the_policy(tmp_path, mistake):
+    class Shifted(NativeSampler):
+        def sample(self, policy, prompts, seed):
+            rollout = super().sample(policy, prompts, seed)
+            return replace(rollout, old_logprobs=rollout.old_logprobs.roll(1, 1))
+
+    module = tiny_module()
+    module.sampler = (
+        Shifted(SIZE, TOKENS) if mistake == "shift" else NativeSampler(SIZE, TOKENS, 0.5)
+    )
+    with pytest.raises(invariants.LogprobMismatch, match=r"algorithm\.max_logprob_mismatch"):
+        fit(tmp_path, module)
+
+
+def test_a_policy_that_is_another_function_at_every_forward(tmp_path):
+    class Noisy(Policy):
+        def forward(self, *batch):
+            logprobs, entropy = super().forward(*batch)
+            return logprobs + 1e-3 * torch.randn_like(logprobs) * batch[3], entropy
+
+    policy = tiny_policy()
+    policy.__class__ = Noisy
+    module = tiny_module(policy=policy)
+    with pytest.raises(invariants.RatioNotOne, match="dropout"):
+        fit(tmp_path, module)
+
+
+def test_weights_too_coarse_for_the_steps(tmp_path):
+    module = tiny_module(policy=tiny_policy(torch.bfloat16, spread=1.0), lr=1e-7)
+    with pytest.raises(invariants.WeightsUnchanged, match=r"policy\.dtype=float32"):
+        fit(tmp_path, module)
+
+
+class Rounding(NativeSampler):
+    """Off by up to 0.05 nats, as bfloat16 on a large model."""
+
+    def sample(self, policy, prompts, seed):
+        rollout = super().sample(policy, prompts, seed)
+        noise = 0.05 * torch.rand(rollout.old_logprobs.shape, generator=torch.Generator())
+        return replace(rollout, old_logprobs=rollout.old_logprobs - noise)
+
+
+@pytest.mark.parametrize("sampler", [NativeSampler, Rounding])
+def test_in_half_precision_old_logprobs_are_kept_within_the_bound_and_else_recomputed(
+    tmp_path, sampler
+):
+    """The gauge shows what the sampler is off by; recomputed, the ratio is exactly 1."""
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append((outputs["logprobs"].recomputed, outputs["update"].ratio_error))
+
+    module = tiny_module(minibatches=2, micro_batch_size=2)
+    module.sampler = sampler(SIZE, TOKENS)
+    fit(tmp_path, module, precision="bf16-mixed", callbacks=[Watch()])
+    gauge = read_metrics(tmp_path / "metrics.csv")["rollout/logprob_mismatch"][1]
+    if sampler is Rounding:
+        assert seen == [(True, 0.0), (True, 0.0)]
+        assert all(0.025 < value < 0.2 for value in gauge)
+    else:
+        assert all(not recomputed and 0 < error < 0.1 for recomputed, error in seen)
+        assert all(1e-4 < value < 0.025 for value in gauge)
+
+
+def test_responses_that_are_not_what_the_tokens_say(tmp_path):
+    class Other(NativeSampler):
+        def sample(self, policy, prompts, seed):
+            rollout = super().sample(policy, prompts, seed)
+            return replace(rollout, responses=tuple(f"{r} " for r in rollout.responses))
+
+    module = tiny_module()
+    module.sampler = Other(SIZE, TOKENS)
+    with pytest.raises(invariants.NotText, match=r"policy\.decode"):
+        fit(tmp_path, module)

@@ -1,0 +1,90 @@
+"""The sampler on ``generate``: the same contract, by another road."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gprl_lightning.config import RolloutConfig
+from gprl_lightning.rollout.huggingface import HuggingFaceSampler
+from gprl_lightning.rollout.native import NativeSampler
+from tests.tiny import ARCHITECTURES, tiny_policy, tiny_prompts
+
+TEXTS = ["hi", "how are you, my friend?", "a<pad>b"]
+
+
+@pytest.mark.parametrize("pad", ["<pad>", "<eos>"])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_masks_ends_and_logprobs(arch, pad):
+    policy = tiny_policy(arch, temperature=0.8, pad=pad)
+    prompts = tiny_prompts(policy, TEXTS)
+    rollout = HuggingFaceSampler(8, 24, temperature=0.8).sample(policy, prompts, 1)
+    assert rollout.finished.any() and not rollout.finished.all()
+    for row in range(24):
+        mask, ids = rollout.response_mask[row], rollout.response_ids[row].tolist()
+        length = int(mask.sum())
+        assert mask.tolist() == [True] * length + [False] * (len(mask) - length)
+        assert bool(rollout.finished[row]) == (ids[length - 1] in policy.eos_ids)
+        assert all(token not in policy.eos_ids for token in ids[: length - 1])
+    with torch.no_grad():
+        logprobs, _ = policy(
+            prompts.input_ids.repeat_interleave(8, 0),
+            prompts.mask.repeat_interleave(8, 0),
+            rollout.response_ids,
+            rollout.response_mask,
+        )
+    torch.testing.assert_close(rollout.old_logprobs, logprobs)
+    assert rollout.responses == policy.decode(rollout.response_ids, rollout.response_mask)
+
+
+def test_repeatable_and_leaves_torchs_generator_alone():
+    policy = tiny_policy()
+    sampler = HuggingFaceSampler(2, 8)
+    before = torch.get_rng_state()
+
+    def ids(seed: int, iteration: int) -> list[list[int]]:
+        prompts = tiny_prompts(policy, TEXTS, iteration)
+        return sampler.sample(policy, prompts, seed).response_ids.tolist()
+
+    base = ids(0, 0)
+    torch.rand(5)
+    after = torch.get_rng_state()
+    assert ids(0, 0) == base
+    assert torch.equal(torch.get_rng_state(), after) and not torch.equal(after, before)
+    assert ids(1, 0) != base and ids(0, 1) != base
+
+
+@pytest.mark.parametrize("options", [{"top_k": 4}, {"top_p": 0.4}, {"min_p": 0.3}], ids=str)
+def test_filters_leave_the_support_of_the_native_sampler(options):
+    policy = tiny_policy()
+    prompts = tiny_prompts(policy, ["hi"])
+    theirs = HuggingFaceSampler(2000, 1, **options).sample(policy, prompts, 0)
+    ours = NativeSampler(2000, 1, **options).sample(policy, prompts, 0)
+    support = set(theirs.response_ids.flatten().tolist())
+    assert support == set(ours.response_ids.flatten().tolist())
+    assert 1 < len(support) < 60
+
+
+def test_agrees_with_the_native_sampler_in_distribution():
+    """Two-sample chi-square on the first token, 4,000 responses each."""
+    policy, size = tiny_policy(temperature=0.5), 4000
+    prompts = tiny_prompts(policy, ["hi"])
+    samplers = [kind(size, 1, temperature=0.5) for kind in (HuggingFaceSampler, NativeSampler)]
+    counts = [
+        torch.bincount(s.sample(policy, prompts, 3).response_ids[:, 0], minlength=100)
+        for s in samplers
+    ]
+    total = counts[0] + counts[1]
+    seen = total >= 10
+    statistic = ((counts[0] - counts[1]) ** 2 / total.clamp(min=1))[seen].sum()
+    freedom = int(seen.sum()) - 1
+    assert freedom > 10
+    assert statistic < freedom + 5 * math.sqrt(2 * freedom)
+
+
+def test_the_configurations_fields_are_its_arguments():
+    config = {k: v for k, v in vars(RolloutConfig()).items() if k != "_target_"}
+    sampler = HuggingFaceSampler(**config)
+    assert {k: getattr(sampler, k) for k in config} == config

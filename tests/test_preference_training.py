@@ -1,0 +1,87 @@
+"""The training of a preference model: what the command and the training on demand share."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from gprl_lightning.config import Config, ConfigError
+from gprl_lightning.data.preferences import make_pair
+from gprl_lightning.models.policy import save_policy
+from gprl_lightning.preference_training import fit_preference_model, new_preference_model
+from gprl_lightning.validation import validate
+from tests.composing import composed
+from tests.tiny import ARCHITECTURES, tiny_model, tiny_policy, tiny_tokenizer
+
+PAIRS = [make_pair(f"say {i}", f"yes {i}{i}", f"no {3 * i}") for i in range(16)]
+
+
+def config_of(**options: object) -> Config:
+    return validate(composed(*(f"preference_training.{k}={v}" for k, v in options.items())))
+
+
+def save_backbone(arch, folder: Path, layers: int) -> None:
+    tiny_model(arch, layers=layers).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_first_layers_of_a_backbone_load_as_any_other(arch, tmp_path):
+    from gprl_lightning.models.checkpoints import load_preference_model, save_preference_model
+
+    save_backbone(arch, tmp_path / "whole", layers=4)
+    config = config_of(backbone_layers=2)
+    model = new_preference_model(config, PAIRS, str(tmp_path / "whole"))
+    save_preference_model(model, tmp_path / "cut")
+    found = load_preference_model(tmp_path / "cut")
+    assert found.backbone.config.num_hidden_layers == 2
+    chosen = [pair.chosen for pair in PAIRS]
+    assert found.embed_conversations(chosen)[0].equal(model.eval().embed_conversations(chosen)[0])
+
+
+def test_no_more_layers_than_the_backbone_has(tmp_path):
+    save_policy(tiny_policy(), tmp_path)
+    with pytest.raises(ConfigError, match=r"backbone_layers=3: expected at most 2"):
+        new_preference_model(config_of(backbone_layers=3), PAIRS, str(tmp_path))
+
+
+class Rows(L.Callback):
+    """Rows of each forward pass, and optimiser steps."""
+
+    def __init__(self) -> None:
+        self.rows, self.steps = [], 0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.rows.append(len(batch))
+        self.steps = trainer.global_step
+
+
+@pytest.mark.parametrize(("micro", "forwards"), [("null", [8, 8]), (2, [2] * 8)])
+def test_micro_batches_add_up_to_a_batch(micro, forwards, tmp_path):
+    save_policy(tiny_policy(), tmp_path / "policy")
+    config = config_of(batch_size=8, micro_batch_size=micro, epochs=1, evaluate_every=1)
+    model = new_preference_model(config, PAIRS, str(tmp_path / "policy"))
+    seen = Rows()
+
+    def make_trainer(callbacks, **kwargs):
+        return L.Trainer(callbacks=[*callbacks, seen], accelerator="cpu", devices=1, **kwargs)
+
+    fit_preference_model(config, model, PAIRS, PAIRS, make_trainer, tmp_path / "fit")
+    assert (seen.rows, seen.steps) == (forwards, 2)
+
+
+@pytest.mark.parametrize(("on", "forwards"), [(False, 1), (True, 2)])
+def test_gradient_checkpointing_begins_a_layer_twice(on, forwards, tmp_path):
+    save_policy(tiny_policy(), tmp_path / "policy")
+    config = config_of(batch_size=16, epochs=1, evaluate_every=1, gradient_checkpointing=on)
+    model = new_preference_model(config, PAIRS, str(tmp_path / "policy"))
+    calls = []
+    mlp = model.backbone.layers[0].mlp
+    mlp.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    make_trainer = partial(L.Trainer, accelerator="cpu", devices=1)
+    fit_preference_model(config, model, PAIRS, PAIRS, make_trainer, tmp_path / "fit")
+    assert sum(calls) == forwards  # the evaluation's have no gradient

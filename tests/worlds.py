@@ -1,0 +1,85 @@
+"""A whole GPRL run, small enough for a test: random tiny models, real trainer, real callbacks."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from gprl_lightning.callbacks.checkpoint import IterationCheckpoint
+from gprl_lightning.callbacks.drift_monitor import DriftMonitor
+from gprl_lightning.callbacks.invariants import Invariants
+from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
+from gprl_lightning.core.drift import DriftSettings
+from gprl_lightning.data.prompts import Prompt, PromptLoader
+from gprl_lightning.loggers import MetricsCSV
+from gprl_lightning.models.initialization import from_backbone
+from gprl_lightning.models.policy import Policy, reference_of
+from gprl_lightning.modules.gprl import GPRLModule
+from gprl_lightning.rollout.native import NativeSampler
+from tests.tiny import tiny_model, tiny_tokenizer
+
+SIZE, TOKENS = 4, 10
+
+
+def tiny_policy(dtype: torch.dtype = torch.float32, **kwargs: Any) -> Policy:
+    return Policy(tiny_model("llama", **kwargs).to(dtype), tiny_tokenizer())
+
+
+def tiny_module(
+    iterations: int = 6,
+    kind: str = "gpm",
+    num_axes: int = 3,
+    lr: float = 1e-3,
+    policy: Policy | None = None,
+    anchored: bool = True,
+    **algorithm: Any,
+) -> GPRLModule:
+    policy = policy or tiny_policy()
+    judge = from_backbone(
+        tiny_model("llama", seed=3).model, tiny_tokenizer(), kind=kind, num_axes=num_axes
+    )
+    return GPRLModule(
+        policy=policy,
+        reference=reference_of(policy),
+        preference_model=judge,
+        sampler=NativeSampler(SIZE, TOKENS),
+        algorithm=AlgorithmConfig(**algorithm),
+        optimizer=partial(torch.optim.AdamW, lr=lr),
+        scheduler=SchedulerConfig(name="linear"),
+        iterations=iterations,
+        anchored=anchored,
+    )
+
+
+def tiny_loader(module: GPRLModule, iterations: int = 6, per_step: int = 3, **kwargs: Any):
+    prompts = [Prompt(i, ({"role": "user", "content": "say " + "ab" * i},)) for i in range(10)]
+    encode = partial(_encode, module.policy)
+    return PromptLoader(prompts, encode, per_step, iterations, seed=0, **kwargs)
+
+
+def _encode(policy: Policy, iteration: int, uids: Any, messages: Any):
+    return policy.encode_prompts(iteration, uids, messages, 64)
+
+
+def tiny_trainer(
+    folder: Path, every: int = 1, keep: int = 100, num_axes: int = 3, **kwargs: Any
+) -> L.Trainer:
+    drift = DriftMonitor(DriftSettings(calibration_steps=2, threshold=1e-4), num_axes, folder)
+    callbacks = [Invariants(folder), drift, *kwargs.pop("callbacks", [])]
+    callbacks.append(IterationCheckpoint(folder / "checkpoints", every, keep))
+    settings = {"accelerator": "cpu", "devices": 1, **kwargs}
+    return L.Trainer(
+        max_epochs=1,
+        log_every_n_steps=1,
+        logger=[MetricsCSV(folder)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        **settings,
+    )

@@ -1,0 +1,33 @@
+"""Train a policy with GPRL, or train or evaluate a preference model: ``python train.py --help``.
+
+Hydra composes the configuration from ``conf/`` and the command line; it is validated before
+anything heavy is imported, and handed to the task that it names.
+"""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from gprl_lightning import cli
+from gprl_lightning.validation import validate
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> None:
+    with cli.job():
+        config = validate(cfg)
+        # torch, transformers and lightning: only for a real run
+        from gprl_lightning import preference_tasks, training
+
+        tasks = {
+            "train_policy": training.train_policy,
+            "train_preference_model": preference_tasks.train_preference_model,
+            "eval_preference_model": preference_tasks.eval_preference_model,
+        }
+        tasks[config.task](config, cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+if __name__ == "__main__":
+    cli.run(main)
