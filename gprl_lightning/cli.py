@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from omegaconf import OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from gprl_lightning.config import ConfigError
-from gprl_lightning.grid import ERROR_FILE, SUMMARY_FILE, GridFailed
+from gprl_lightning.grid import COMPOSED_FILE, ERROR_FILE, FINISHED_FILE, GridFailed
 from gprl_lightning.invariants import InvariantError
 from gprl_lightning.validation import did_you_mean
 
@@ -112,14 +113,14 @@ def _unknown_key(key: str) -> str:
 
 @contextmanager
 def job() -> Iterator[None]:
-    """Around one run: clears what an earlier one left in its folder, and isolates its subprocesses.
+    """Around one run: notes in its folder that it ended well, and isolates its subprocesses.
 
-    A folder is used again when a failed job, or one whose configuration has changed, is run again.
+    A folder is used again when a failed job, or one whose configuration has changed, is run again;
+    the results in it are the earlier run's until the new one begins (`run_folder.begin`).
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    for name in (SUMMARY_FILE, ERROR_FILE):
-        (folder / name).unlink(missing_ok=True)
+    (folder / ERROR_FILE).unlink(missing_ok=True)
     arguments = sys.argv
     if hydra.mode == RunMode.MULTIRUN:
         sys.argv = [arguments[0], *_as_single_run(folder)]
@@ -127,6 +128,9 @@ def job() -> Iterator[None]:
         yield
     finally:
         sys.argv = arguments
+    composed = folder / COMPOSED_FILE
+    if composed.exists():
+        shutil.copyfile(composed, folder / FINISHED_FILE)
 
 
 def _as_single_run(folder: Path) -> list[str]:

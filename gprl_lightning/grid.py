@@ -23,6 +23,8 @@ from omegaconf import OmegaConf
 from gprl_lightning import metrics
 
 SUMMARY_FILE = "summary.json"  # {"final": {metric: number}, ...}; written last by a run
+COMPOSED_FILE = ".hydra/config.yaml"  # of the last call that began in the folder
+FINISHED_FILE = ".hydra/finished.yaml"  # a copy, of the last call that ended well
 ERROR_FILE = "error.txt"
 TABLE_FILE = "grid.csv"
 MAX_NAME = 180  # bytes of a folder's name; file systems allow 255
@@ -56,11 +58,11 @@ class Job:
     @property
     def finished(self) -> bool:
         """Done by an earlier call, with this very configuration."""
-        saved = self.folder / ".hydra" / "config.yaml"
+        finished = self.folder / FINISHED_FILE
         return (
             (self.folder / SUMMARY_FILE).exists()
-            and saved.exists()
-            and saved.read_text(encoding="utf8") == self.config
+            and finished.exists()
+            and finished.read_text(encoding="utf8") == self.config
         )
 
     def record(self, error: BaseException) -> None:

@@ -22,7 +22,7 @@ from gprl_lightning.preference_training import (
     new_preference_model,
     save_trained,
 )
-from gprl_lightning.run_folder import prepare, write_summary
+from gprl_lightning.run_folder import begin, prepare, write_summary
 from gprl_lightning.sandbox.builtin import policy_folder
 from gprl_lightning.sandbox.preference_data import sandbox_pairs
 from gprl_lightning.training import build_preference_model
@@ -30,11 +30,12 @@ from gprl_lightning.training import build_preference_model
 
 def train_preference_model(config: Config, cfg: DictConfig, folder: Path) -> float:
     """A GPM or a Bradley-Terry model from labelled pairs; returns its held-out accuracy."""
-    prepare(config, cfg, folder)
+    prepare(config)
     train, held_out = preference_pairs(config)
     backbone = policy_folder(config.preference_training.backbone, config.paths.cache)
     model = new_preference_model(config, train, backbone)
     loggers = [MetricsCSV(folder), *[instantiate(c) for c in cfg.logger.values()]]
+    begin(cfg, folder)
     with recorded_by(loggers, cfg):
         accuracy = fit_preference_model(
             config, model, train, held_out, partial(instantiate, cfg.trainer), folder, loggers
@@ -83,9 +84,10 @@ def eval_preference_model(config: Config, cfg: DictConfig, folder: Path) -> floa
 
     Of the sandbox's own pairs, the held-out ones; of a file's, all.
     """
-    prepare(config, cfg, folder)
+    prepare(config)
     model = build_preference_model(config)
     data = config.data
     sandbox = data.path == "sandbox"
     pairs = sandbox_pairs(config)[1] if sandbox else read_pairs(data.path, data.split)
+    begin(cfg, folder)
     return judge_on(config, model.to(default_device()), pairs, folder)["accuracy"]

@@ -12,16 +12,25 @@ from omegaconf import DictConfig, OmegaConf
 from transformers.utils.logging import disable_progress_bar
 
 from gprl_lightning.config import Config
+from gprl_lightning.grid import SUMMARY_FILE
 from gprl_lightning.provenance import provenance, write_json
 
 
-def prepare(config: Config, cfg: DictConfig, folder: Path) -> None:
-    """Seed, choose threads, and save what the run is made of."""
-    folder.mkdir(parents=True, exist_ok=True)
+def prepare(config: Config) -> None:
+    """Seed, choose threads, and leave the console to us."""
     quiet()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     L.seed_everything(config.seed, verbose=False)
+
+
+def begin(cfg: DictConfig, folder: Path) -> None:
+    """Save what the run is made of, once nothing can refuse it any more.
+
+    From here on, and not before, the folder is this run's: the summary of an earlier one is gone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMMARY_FILE).unlink(missing_ok=True)
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     write_json(folder / "provenance.json", provenance())
 
@@ -49,4 +58,4 @@ def write_summary(
         "paths": {name: str(path) for name, path in paths.items()},
         **provenance(),
     }
-    write_json(folder / "summary.json", summary)
+    write_json(folder / SUMMARY_FILE, summary)

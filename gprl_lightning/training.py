@@ -39,7 +39,7 @@ from gprl_lightning.resume import (
     require_same_contents,
     run_identity,
 )
-from gprl_lightning.run_folder import prepare, write_summary
+from gprl_lightning.run_folder import begin, prepare, write_summary
 from gprl_lightning.sandbox.builtin import BUILTIN, policy_folder, sandbox_preference_model
 
 
@@ -51,7 +51,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     saved = identity_in(checkpoint) if checkpoint else None
     if saved:
         require_same_config(saved, container, config.resume.allow)
-    prepare(config, cfg, folder)
+    prepare(config)
     prompts, held_out = load_prompts(config.data)
     folder_of_policy = policy_folder(config.policy.path, config.paths.cache)
     policy = load_policy(config.policy, folder_of_policy, config.rollout.temperature)
@@ -90,6 +90,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
         require_same_contents(saved, identity, config.resume.allow)
         csv.continue_from(iteration_of(checkpoint))
         print(f"going on from {checkpoint}")
+    begin(cfg, folder)
     with recorded_by(trainer.loggers, cfg):
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=False)
     return finish(config, trainer, policy, folder)

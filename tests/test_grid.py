@@ -61,8 +61,8 @@ def test_folder_names():
 def _job(folder: Path, *overrides: str, final: dict | None = None, config: str = "x: 1\n") -> Job:
     job = Job(overrides, folder / ",".join(overrides), "x: 1\n")
     (job.folder / ".hydra").mkdir(parents=True)
-    (job.folder / ".hydra" / "config.yaml").write_text(config)
     if final is not None:
+        (job.folder / ".hydra" / "finished.yaml").write_text(config)
         (job.folder / "summary.json").write_text(json.dumps({"final": final}))
     return job
 

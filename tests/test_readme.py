@@ -31,6 +31,7 @@ def _real(arguments: list[str], folder: Path) -> list[str]:
         "my/gpm": settings["preference_model.path"],
         "prompts.jsonl": settings["data.path"],
         "pairs.jsonl": PAIRS,
+        "runs/my_run": folder / "my_run",
     }
     found = []
     for argument in arguments:

@@ -1,6 +1,8 @@
-"""Low-rank adapters on the policy, by peft."""
+"""Low-rank adapters on the policy, by peft; checkpoints hold the adapters alone."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -28,3 +30,25 @@ def with_lora(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
         task_type="CAUSAL_LM",
     )
     return peft.get_peft_model(model, adapters)
+
+
+def leave_frozen_weights_out(policy: nn.Module) -> None:
+    """Keep the weights that are not trained out of ``policy.state_dict()``, and so out of
+    checkpoints; loading, also strictly, leaves them as they are. Ours."""
+    policy.register_state_dict_post_hook(_drop_frozen)
+    policy.register_load_state_dict_pre_hook(_fill_in_frozen)
+
+
+def _frozen(module: nn.Module) -> dict[str, nn.Parameter]:
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: parameter for name, parameter in named if not parameter.requires_grad}
+
+
+def _drop_frozen(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name in _frozen(module):
+        state.pop(prefix + name, None)
+
+
+def _fill_in_frozen(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name, parameter in _frozen(module).items():
+        state.setdefault(prefix + name, parameter)

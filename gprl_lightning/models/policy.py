@@ -28,7 +28,7 @@ from gprl_lightning.models.causal_lm import (
     logits_logprobs,
 )
 from gprl_lightning.models.frozen import FrozenModel
-from gprl_lightning.models.lora import with_lora
+from gprl_lightning.models.lora import leave_frozen_weights_out, with_lora
 from gprl_lightning.models.policy_tokens import (
     chat_tokens,
     end_tokens,
@@ -69,6 +69,8 @@ class Policy(nn.Module):
         self.pad_id = self.eos_ids[0] if pad is None else cast(int, pad)
         disable_dropout(model)
         self.head_is_plain = head_is_plain(self.causal_lm)
+        if model is not self.causal_lm:
+            leave_frozen_weights_out(self)
 
     @property
     def causal_lm(self) -> PreTrainedModel:

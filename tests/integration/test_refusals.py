@@ -100,6 +100,12 @@ def command_line(overrides: list[str], capsys) -> tuple[int, str]:
     return int(stopped.value.code or 0), capsys.readouterr().err
 
 
+def results_in(run: Path) -> dict[str, bytes]:
+    """What a run left, but for Hydra's notes on the latest call."""
+    files = [f for f in run.rglob("*") if f.is_file() and ".hydra" not in f.parts]
+    return {str(f): f.read_bytes() for f in files if f.suffix not in (".log", ".ckpt")}
+
+
 @pytest.mark.parametrize("mistake", EVERY, ids=lambda m: m.overrides)
 def test_each_mistake_is_refused(mistake, world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
@@ -114,7 +120,9 @@ def test_each_mistake_is_refused(mistake, world, tmp_path, monkeypatch, capsys):
     quiet = [q for q in QUIET if not (q == "logger=none" and "logger" in names)]
     monkeypatch.setattr(sys, "argv", ["train.py", *settings, *quiet, *given])
 
+    before = results_in(world["run"])
     code, message = command_line(given, capsys)
+    assert results_in(world["run"]) == before, "a refusal has changed a finished run"
     message = message[message.rfind("overrides: [") :].partition("\n")[2] or message
     assert code == mistake.code, message
     assert "Traceback" not in message

@@ -111,6 +111,17 @@ def test_lora_saved_as_adapters_and_merged(folder, tmp_path):
     torch.testing.assert_close(dict(policy.state_dict()), dict(before))
 
 
+def test_with_lora_a_checkpoint_holds_the_adapters_alone(folder):
+    policy, other = lora_policy(folder), lora_policy(folder)
+    state = policy.state_dict()
+    assert state and all("lora_" in name for name in state)
+    inputs = batch(policy)
+    assert not torch.equal(other(*inputs)[0], policy(*inputs)[0])
+    other.load_state_dict(state, strict=True)
+    assert torch.equal(other(*inputs)[0], policy(*inputs)[0])
+    assert len(load_policy(PolicyConfig(), folder, 1.0).state_dict()) > len(state)
+
+
 def test_lora_without_peft_says_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"gprl-lightning\[lora\]"):
