@@ -20,6 +20,7 @@ from gprl_lightning.data.preferences import PreferencePair, fingerprint
 from gprl_lightning.models.checkpoints import quiet_loading, save_preference_model
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.models.tokenizer_files import load_tokenizer
 from gprl_lightning.modules.preference import PreferenceModule
 
 ANGLE_EXAMPLES = 400  # conversations on which the value head's first angles are spread
@@ -29,12 +30,10 @@ def new_preference_model(
     config: Config, pairs: Sequence[PreferencePair], backbone: str
 ) -> PreferenceModel:
     """Fresh heads on the network in the folder, or of the hub name, `backbone`."""
-    from transformers import AutoTokenizer
-
     options = config.preference_model
     return from_backbone(
         _backbone(config, backbone),
-        AutoTokenizer.from_pretrained(backbone),
+        load_tokenizer(backbone),
         kind=options.kind,  # type: ignore[arg-type]
         num_axes=options.num_axes,
         gated=config.preference_training.gated,

@@ -28,6 +28,7 @@ from gprl_lightning.models.preference_files import (
     read_heads,
 )
 from gprl_lightning.models.preference_model import Kind, PreferenceModel
+from gprl_lightning.models.tokenizer_files import load_tokenizer
 
 SETTINGS = "preference_model"  # the key in config.json
 
@@ -76,7 +77,7 @@ def load_preference_model(
     check_width(folder, value, backbone)
     text_format = settings.get("text_format", "chat" if "score.weight" in heads else "gpm")
     text = ChatText(
-        _tokenizer(folder, chat_template),
+        load_tokenizer(folder, chat_template),
         _first(max_tokens, settings.get("max_tokens"), 2048),
         text_format,
     )
@@ -155,20 +156,6 @@ def _backbone(folder: Path, dtype: torch.dtype, attention: str | None) -> Any:
             f"{len(report['missing_keys'])} tensors, as {min(report['missing_keys'])}."
         )
     return backbone
-
-
-def _tokenizer(folder: Path, chat_template: str | None) -> Any:
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    # AutoTokenizer goes by the backbone's model type, and for some (Qwen2) then replaces the rules
-    # of a tokenizer that was saved as a generic one.
-    file = folder / "tokenizer_config.json"
-    saved = json.loads(file.read_text(encoding="utf8")) if file.is_file() else {}
-    generic = saved.get("tokenizer_class") in {"PreTrainedTokenizerFast", "TokenizersBackend"}
-    tokenizer = (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(folder)
-    if chat_template is not None:
-        tokenizer.chat_template = Path(chat_template).read_text(encoding="utf8")
-    return tokenizer
 
 
 def _head(weight: Tensor, dtype: torch.dtype) -> nn.Linear:

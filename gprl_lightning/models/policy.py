@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -35,6 +34,7 @@ from gprl_lightning.models.policy_tokens import (
     left_pad,
     require_chat_template,
 )
+from gprl_lightning.models.tokenizer_files import load_tokenizer
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -212,7 +212,7 @@ def load_policy(config: PolicyConfig, path: str | Path, temperature: float) -> P
     if config.dtype not in DTYPES:
         raise ConfigError(f"policy.dtype={config.dtype!r}: expected one of {' | '.join(DTYPES)}.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = load_tokenizer(path)
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
         )

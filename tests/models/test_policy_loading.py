@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch
 from gprl_lightning.config import ConfigError, LoraConfig, PolicyConfig
 from gprl_lightning.models.policy import Policy, load_policy, reference_of, save_policy
 from tests.models.test_policy import batch
-from tests.tiny import chat, tiny_policy
+from tests.tiny import Architecture, chat, tiny_policy
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,17 @@ def test_the_reference_does_not_follow_the_policy():
     assert not torch.allclose(policy(*inputs)[0], before, atol=1e-3)
     assert torch.equal(reference(*inputs)[0], before)
     assert reference.module.tokenizer is policy.tokenizer
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_the_tokenizer_is_the_one_that_was_saved(architecture, tmp_path):
+    """AutoTokenizer puts Qwen2's own splitting rules into a generic tokenizer beside a Qwen2."""
+    policy = tiny_policy(architecture)
+    tokenizer = policy.tokenizer
+    save_policy(policy, tmp_path)
+    loaded = load_policy(PolicyConfig(), tmp_path, 1.0).tokenizer
+    for text in ("say ab", " two  blanks", "don't 123 stop\n\nnow", "ümläut"):
+        assert loaded(text).input_ids == tokenizer(text).input_ids
 
 
 def lora_policy(folder: Path) -> Policy:
