@@ -107,6 +107,17 @@ def tiny_model(
     return model.eval()
 
 
+def exact(model: PreTrainedModel, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
+    """``model`` in ``dtype`` throughout. Hugging Face's RMS norms take float64 to float32 and back,
+    and so do their gradients, which then depend on what was added up before."""
+    for name, module in [*model.named_modules()]:
+        if dtype == torch.float64 and type(module).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm"):
+            norm = torch.nn.RMSNorm(module.weight.shape, module.variance_epsilon)  # type: ignore
+            norm.weight = module.weight  # type: ignore
+            model.set_submodule(name, norm)
+    return model.to(dtype)  # type: ignore[return-value]
+
+
 def tiny_policy(
     arch: Architecture = "llama",
     temperature: float = 1.0,

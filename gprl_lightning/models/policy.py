@@ -34,6 +34,7 @@ from gprl_lightning.models.policy_tokens import (
     left_pad,
     require_chat_template,
 )
+from gprl_lightning.models.shared_prompt import shared_prompt_states, shares_prompts
 from gprl_lightning.models.tokenizer_files import load_tokenizer
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -69,6 +70,7 @@ class Policy(nn.Module):
         self.pad_id = self.eos_ids[0] if pad is None else cast(int, pad)
         disable_dropout(model)
         self.head_is_plain = head_is_plain(self.causal_lm)
+        self.shares_prompts = shares_prompts(self.causal_lm)
         if model is not self.causal_lm:
             leave_frozen_weights_out(self)
 
@@ -91,29 +93,45 @@ class Policy(nn.Module):
         Prompts are left-padded and responses right-padded. Both results are 0 outside
         ``response_mask``; entropy has no gradient.
 
-        Inside, each row is moved to the left, prompt and response without a gap. All padding is
+        Where the architecture is known, a prompt that several rows share is run once. Elsewhere
+        each row is moved to the left, prompt and response without a gap. All padding is
         then behind the tokens, where causal attention cannot see it: no mask is needed, which is
         both exact and what lets the attention kernels go fast, and a batch is only as wide as its
         longest row.
         """
         rows, columns = response_mask.nonzero(as_tuple=True)
-        ids = torch.cat([prompt_ids, response_ids], 1)
-        ids = flush_left(ids, torch.cat([prompt_mask, response_mask], 1))
-        # The position before a token predicts it; what the last token predicts is not asked for.
-        inputs = {"input_ids": ids[:, :-1], "use_cache": False}
-        before = prompt_mask.sum(1)[rows] + columns - 1
         targets = response_ids[rows, columns]
-        if self.head_is_plain:
-            hidden = self.causal_lm.base_model(**inputs).last_hidden_state[rows, before]
-            values = head_logprobs(self.causal_lm, hidden, targets, self.temperature)
+        if self.shares_prompts and len(rows):
+            hidden = shared_prompt_states(
+                self.causal_lm, prompt_ids, prompt_mask, response_ids, response_mask
+            )
+            values = self._from_hidden(hidden, targets)
         else:
-            logits = self.causal_lm(**inputs).logits[rows, before]
-            values = logits_logprobs(logits, targets, self.temperature)
+            ids = torch.cat([prompt_ids, response_ids], 1)
+            ids = flush_left(ids, torch.cat([prompt_mask, response_mask], 1))
+            # The position before a token predicts it; what the last one predicts is not asked for.
+            inputs = {"input_ids": ids[:, :-1], "use_cache": False}
+            before = prompt_mask.sum(1)[rows] + columns - 1
+            if self.head_is_plain:
+                hidden = self.causal_lm.base_model(**inputs).last_hidden_state[rows, before]
+                values = self._from_hidden(hidden, targets)
+            else:
+                logits = self.causal_lm(**inputs).logits[rows, before]
+                values = logits_logprobs(logits, targets, self.temperature)
         logprobs, entropy = (
             value.new_zeros(response_ids.shape).index_put((rows, columns), value)
             for value in values
         )
         return logprobs, entropy
+
+    def _from_hidden(
+        self, hidden: Float[Tensor, "n width"], targets: Int[Tensor, " n"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        model = self.causal_lm
+        if self.head_is_plain:
+            return head_logprobs(model, hidden, targets, self.temperature)
+        head = cast(nn.Module, model.get_output_embeddings())  # with an adapter of its own
+        return logits_logprobs(head(hidden), targets, self.temperature)
 
     def encode_prompts(
         self,

@@ -17,7 +17,7 @@ from torch import Tensor
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.modules.statistics import UpdateStatistics
 from tests.modules.edge_rollout import MAX_TOKENS, RESPONSES, SIZE, edge_rollout, padded
-from tests.tiny import ARCHITECTURES, EOS, tiny_model, tiny_tokenizer
+from tests.tiny import ARCHITECTURES, EOS, exact, tiny_model, tiny_tokenizer
 from tests.worlds import tiny_module
 
 ROWS = len(RESPONSES)
@@ -27,7 +27,7 @@ EVERYTHING = torch.arange(ROWS)
 
 
 def module_of(dtype=torch.float64, architecture="llama", pad="<pad>", **algorithm):
-    model = tiny_model(architecture).to(dtype)
+    model = exact(tiny_model(architecture), dtype)
     module = tiny_module(
         policy=Policy(model, tiny_tokenizer(pad)), max_grad_norm=1e9, kl_coef=0.3, **algorithm
     )

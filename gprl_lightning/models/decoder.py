@@ -1,0 +1,128 @@
+"""The layers of the Llama family, by the Hugging Face model's own modules and without its overhead.
+
+What runs is the model's own linears, norms and rotary embedding, so adapters, autocast and dtypes
+are as they were; written here is only how they are put together. That lets the caller lay out
+tokens and attention as suits: see `gprl_lightning.models.shared_prompt` and
+`gprl_lightning.rollout.shared_prompt`. Other architectures take the plain path.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+FAMILY = ("llama", "mistral", "qwen2", "qwen3")
+# Of rotary embeddings, those that turn a position by the same angle however long the text is.
+FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
+
+Heads = Float[Tensor, "tokens heads width"]
+Rotary = tuple[Float[Tensor, "tokens 1 width"], Float[Tensor, "tokens 1 width"]]
+Attend = Callable[[Heads, Heads, Heads], Heads]
+
+
+def is_known(model: PreTrainedModel) -> bool:
+    """Whether `run_layer` is what this model's layers do: the family, without sliding windows."""
+    config: Any = model.config
+    if config.model_type not in FAMILY:
+        return False
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = config.model_type == "mistral" and config.sliding_window is not None
+    rotary = config.rope_parameters["rope_type"] in FIXED_ROTARY
+    return kinds == {"full_attention"} and not window and rotary
+
+
+def rotary(
+    backbone: Any, hidden: Float[Tensor, "tokens width"], positions: Int[Tensor, " tokens"]
+) -> Rotary:
+    """Cosines and sines of the positions, to go over all heads; in the dtype of ``hidden``."""
+    cos, sin = backbone.rotary_emb(hidden[None], positions[None])
+    return cos[0, :, None], sin[0, :, None]
+
+
+def rotated(states: Heads, angles: Rotary) -> Heads:
+    """Rotary embedding, in the two-halves layout of the family (Su et al., 2104.09864)."""
+    cos, sin = angles
+    first, second = states.chunk(2, -1)
+    return states * cos + torch.cat([-second, first], -1) * sin
+
+
+def keys_values(
+    attention: Any, normed: Float[Tensor, "tokens width"], angles: Rotary
+) -> tuple[Heads, Heads]:
+    """The rotated keys and the values of flat tokens."""
+    keys = attention.k_proj(normed).unflatten(-1, (-1, attention.head_dim))
+    values = attention.v_proj(normed).unflatten(-1, (-1, attention.head_dim))
+    if attention.config.model_type == "qwen3":
+        keys = attention.k_norm(keys)
+    return rotated(keys, angles), values
+
+
+def run_layer(
+    layer: Any,
+    hidden: Float[Tensor, "tokens width"],
+    angles: Rotary,
+    attend: Attend,
+    first_wanted: int = 0,
+) -> Float[Tensor, "wanted width"]:
+    """One decoder layer on flat tokens, whatever they belong to: ``attend`` knows.
+
+    Args:
+        layer: the Hugging Face decoder layer.
+        hidden: its input.
+        angles: of `rotary`, for all tokens.
+        attend: from queries, keys and values to what the queries read.
+        first_wanted: tokens before it are there for their keys and values; they have no output.
+    """
+    attention = layer.self_attn
+    normed = layer.input_layernorm(hidden)
+    keys, values = keys_values(attention, normed, angles)
+    if first_wanted:
+        hidden, normed = hidden[first_wanted:], normed[first_wanted:]
+        angles = angles[0][first_wanted:], angles[1][first_wanted:]
+    queries = attention.q_proj(normed).unflatten(-1, (-1, attention.head_dim))
+    if attention.config.model_type == "qwen3":
+        queries = attention.q_norm(queries)
+    read = attend(rotated(queries, angles), keys, values)
+    hidden = hidden + attention.o_proj(read.flatten(-2))
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+
+def checkpointed(
+    layer: Any, hidden: Tensor, angles: Rotary, attend: Attend, first_wanted: int
+) -> Tensor:
+    """`run_layer`, recomputed in the backward pass where the model is set to do so."""
+    if not (layer.gradient_checkpointing and layer.training):
+        return run_layer(layer, hidden, angles, attend, first_wanted)
+    return checkpoint(run_layer, layer, hidden, angles, attend, first_wanted, use_reentrant=False)  # type: ignore[return-value]
+
+
+def scaled_attention(
+    queries: Float[Tensor, "rows new heads width"],
+    keys: Float[Tensor, "rows held kv_heads width"],
+    values: Float[Tensor, "rows held kv_heads width"],
+    mask: Tensor | None,
+) -> Float[Tensor, "rows new heads width"]:
+    """Grouped-query attention; ``mask`` None: causal, with as many queries as keys."""
+    repeats = queries.shape[2] // keys.shape[2]
+    on_cpu = queries.device.type == "cpu"
+    if repeats > 1 and not on_cpu:  # with a mask, CUDA's fast kernels want a key for every head
+        keys, values = (x.repeat_interleave(repeats, 2) for x in (keys, values))
+    out = F.scaled_dot_product_attention(
+        queries.transpose(1, 2),
+        keys.transpose(1, 2),
+        values.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=mask is None,
+        enable_gqa=repeats > 1 and on_cpu,
+    )
+    return out.transpose(1, 2)

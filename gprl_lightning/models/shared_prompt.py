@@ -1,0 +1,224 @@
+"""The forward pass over several responses to a prompt that reads the prompt once. Ours.
+
+All tokens but a prompt's last are run once for each different prompt, however many rows have it.
+The last token goes before each of its responses: then every token of these *suffixes* predicts one
+token of the response, and the last layer computes nothing else. Tokens lie flat, without padding,
+in everything but attention. Gradients flow through the shared keys and values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+from transformers import PreTrainedModel
+
+from gprl_lightning.models.causal_lm import flush_left
+from gprl_lightning.models.decoder import (
+    Heads,
+    checkpointed,
+    is_known,
+    log,
+    rotary,
+    scaled_attention,
+)
+
+
+def shared_prompt_states(
+    model: PreTrainedModel,
+    prompt_ids: Int[Tensor, "rows prompt_tokens"],
+    prompt_mask: Bool[Tensor, "rows prompt_tokens"],
+    response_ids: Int[Tensor, "rows tokens"],
+    response_mask: Bool[Tensor, "rows tokens"],
+) -> Float[Tensor, "n width"]:
+    """The last hidden states that predict the response tokens, in the order of
+    ``response_mask.nonzero()``.
+
+    Args:
+        model: one for which `shares_prompts` is true.
+        prompt_ids: each row's prompt, padded on any side; equal ones are run once.
+        prompt_mask: their real tokens, one at least in each row.
+        response_ids: right-padded responses; one at least is not empty.
+        response_mask: their real tokens.
+    """
+    lengths = prompt_mask.sum(1, keepdim=True)
+    # With the length in front: a prompt that ends in zeros is not one without them.
+    rows = torch.cat([lengths, flush_left(prompt_ids, prompt_mask)], 1)
+    prompts, which = rows.unique(dim=0, return_inverse=True)
+    lengths, prompts = prompts[:, 0] - 1, prompts[:, 1:]
+    before = prompts.gather(1, lengths[:, None])[which]
+    return prefix_states(
+        model.base_model,
+        prompts[:, :-1],
+        lengths,
+        which,
+        torch.cat([before, response_ids[:, :-1]], 1),
+        response_mask.sum(1),
+    )
+
+
+def prefix_states(
+    backbone: Any,
+    prefixes: Int[Tensor, "groups prefix_tokens"],
+    prefix_lengths: Int[Tensor, " groups"],
+    which: Int[Tensor, " rows"],
+    suffixes: Int[Tensor, "rows tokens"],
+    suffix_lengths: Int[Tensor, " rows"],
+) -> Float[Tensor, "n width"]:
+    """The last hidden states of all suffix tokens, row by row, each row read behind its prefix.
+
+    Args:
+        backbone: of a model for which `is_known` is true.
+        prefixes: right-padded; a length may be 0.
+        prefix_lengths: their real tokens.
+        which: the row's prefix.
+        suffixes: right-padded; a length may be 0, but not all are.
+        suffix_lengths: their real tokens.
+    """
+    layout = _Layout.of(prefixes.shape[1], prefix_lengths, which, suffix_lengths)
+    ids = torch.cat([prefixes.flatten()[layout.prefix_places], layout.suffix_tokens(suffixes)])
+    hidden = backbone.embed_tokens(ids)
+    angles = rotary(backbone, hidden, layout.positions)
+    last = len(backbone.layers) - 1
+    for index, layer in enumerate(backbone.layers):
+        wanted = len(layout.prefix_places) if index == last else 0
+        hidden = checkpointed(layer, hidden, angles, layout.attend, wanted)
+    return backbone.norm(hidden)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the flat tokens (all prefixes, then all suffixes) stand in rectangles for attention.
+
+    Attributes:
+        groups, prefix_width, rows, suffix_width: of the rectangles.
+        prefix_places, suffix_places: each flat token's place in its rectangle.
+        positions: of all flat tokens.
+        which: the row's prefix.
+        mask: what suffix tokens may see: their prefix, then the suffix so far.
+    """
+
+    groups: int
+    prefix_width: int
+    rows: int
+    suffix_width: int
+    prefix_places: Int[Tensor, " prefix_n"]
+    suffix_places: Int[Tensor, " suffix_n"]
+    positions: Int[Tensor, " n"]
+    which: Int[Tensor, " rows"]
+    mask: Bool[Tensor, "rows 1 suffix_width held"]
+
+    @staticmethod
+    def of(
+        prefix_width: int,
+        prefix_lengths: Int[Tensor, " groups"],
+        which: Int[Tensor, " rows"],
+        suffix_lengths: Int[Tensor, " rows"],
+    ) -> _Layout:
+        suffix_width = int(suffix_lengths.max())
+        columns = torch.arange(max(prefix_width, suffix_width), device=which.device)
+        prefixes = columns[:prefix_width] < prefix_lengths[:, None]
+        suffixes = columns[:suffix_width] < suffix_lengths[:, None]
+        positions = columns[:suffix_width] + prefix_lengths[which, None]
+        causal = columns[:suffix_width] <= columns[:suffix_width, None]
+        rows = len(which)
+        seen = prefixes[which, None].expand(rows, suffix_width, prefix_width)
+        mask = torch.cat([seen, causal.expand(rows, suffix_width, suffix_width)], 2)
+        return _Layout(
+            len(prefix_lengths),
+            prefix_width,
+            rows,
+            suffix_width,
+            prefixes.flatten().nonzero()[:, 0],
+            suffixes.flatten().nonzero()[:, 0],
+            torch.cat([columns[:prefix_width].expand_as(prefixes)[prefixes], positions[suffixes]]),
+            which,
+            mask[:, None],
+        )
+
+    def suffix_tokens(self, suffixes: Int[Tensor, "rows tokens"]) -> Int[Tensor, " suffix_n"]:
+        return suffixes[:, : self.suffix_width].flatten()[self.suffix_places]
+
+    def attend(self, queries: Heads, keys: Heads, values: Heads) -> Heads:
+        """Prefix tokens see their prefix, suffix tokens their prefix and suffix.
+
+        Without queries of the prefix tokens, as in the last layer, only suffix tokens are answered.
+        """
+        count = len(self.prefix_places)
+        prefix = self._rectangle(keys[:count]), self._rectangle(values[:count])
+        suffix = self._rows(keys[count:]), self._rows(values[count:])
+        held = [torch.cat([p[self.which], s], 1) for p, s in zip(prefix, suffix, strict=True)]
+        suffix_queries = self._rows(queries[-len(self.suffix_places) :])
+        out = scaled_attention(suffix_queries, held[0], held[1], self.mask)
+        out = _Unpad.apply(out, self.suffix_places)
+        if len(queries) == len(self.suffix_places):
+            return out
+        before = scaled_attention(self._rectangle(queries[:count]), *prefix, None)
+        return torch.cat([_Unpad.apply(before, self.prefix_places), out])
+
+    def _rectangle(self, flat: Heads) -> Float[Tensor, "groups prefix_width heads width"]:
+        return _padded(flat, self.prefix_places, self.groups, self.prefix_width)
+
+    def _rows(self, flat: Heads) -> Float[Tensor, "rows suffix_width heads width"]:
+        return _padded(flat, self.suffix_places, self.rows, self.suffix_width)
+
+
+def _padded(flat: Heads, places: Tensor, rows: int, width: int) -> Tensor:
+    zeros = flat.new_zeros(rows * width, *flat.shape[1:])
+    return zeros.index_copy(0, places, flat).unflatten(0, (rows, width))
+
+
+class _Unpad(Function):
+    """The rectangle's real tokens, flat. No place comes twice, so that backward need not add up:
+    torch's own does so, token by token, on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, rectangle: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.shape = rectangle.shape
+        return rectangle.flatten(0, 1).index_select(0, places)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+        (places,) = ctx.saved_tensors
+        return _padded(grad, places, *ctx.shape[:2]), None
+
+
+@torch.no_grad()
+def shares_prompts(model: PreTrainedModel) -> bool:
+    """Whether `shared_prompt_states` computes what the model itself does.
+
+    Decided by the architecture, and then by trying it on a few tokens: a model's code may differ
+    from its family's. Says so where it does not.
+    """
+    reason = "an architecture that it does not know" if not is_known(model) else ""
+    if not reason and not _agrees(model):
+        reason = "layers that compute something else than their family's"
+    if reason:
+        log.warning(
+            "%s takes the plain path, slower and equal: the shared-prompt one finds %s.",
+            type(model).__name__,
+            reason,
+        )
+    return not reason
+
+
+def _agrees(model: PreTrainedModel) -> bool:
+    training = model.training
+    model.eval()
+    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    ids = torch.arange(10, device=model.device)[None] * 7 % int(vocabulary)
+    ids = torch.cat([ids, ids.flip(1)])
+    ids[:, :5] = ids[:1, :5]  # a prompt of five tokens, and two responses of five to it
+    real = torch.ones_like(ids, dtype=torch.bool)[:, :5]
+    ours = shared_prompt_states(model, ids[:, :5], real, ids[:, 5:], real).float()
+    expected = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    model.train(training)
+    expected = expected[:, 4:-1].flatten(0, 1).float()
+    limit = torch.finfo(model.dtype).eps ** 0.5
+    return bool((ours - expected).norm() <= limit * expected.norm())
