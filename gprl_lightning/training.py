@@ -191,7 +191,8 @@ def held_out_evaluation(
 ) -> list[L.Callback]:
     """Win rates on held-out prompts, unless ``evaluation.judge`` is none."""
     options = config.evaluation
-    judge = make_judge(options.judge, module.preference_model.module)
+    votes = config.preference_training.cyclic_votes
+    judge = make_judge(options.judge, module.preference_model.module, votes)
     if judge is None:
         return []
     prompts = held_out[: options.prompts]

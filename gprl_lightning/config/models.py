@@ -102,6 +102,8 @@ class PreferenceTrainingConfig:
     held_out_pairs: int = 500  # of the sandbox's own
     responses_per_prompt: int = 9  # that the sandbox's pairs are drawn from
     label_noise: float = 0.0  # share of the sandbox's labels that are turned over
+    length_bias: float = 0.0  # share of them that go to the longer response, whatever the gold says
+    cyclic_votes: int = 0  # votes in the sandbox's gold of a plane in which it goes round; ours
     evaluate_every: float = 0.25  # epochs between held-out evaluations; the best is kept
 
     def __post_init__(self) -> None:
@@ -110,4 +112,8 @@ class PreferenceTrainingConfig:
         at_least("preference_training", self, 2, "sandbox_prompts")
         key, every = "preference_training.", self.evaluate_every
         require(key + "evaluate_every", 0 < every <= 1, every, "in (0, 1]")
+        at_least("preference_training", self, 0, "cyclic_votes")
+        for name in ("label_noise", "length_bias"):
+            value = getattr(self, name)
+            require(key + name, 0 <= value <= 1, value, "in [0, 1]")
         require(key + "max_grad_norm", self.max_grad_norm > 0, self.max_grad_norm, "> 0")

@@ -29,12 +29,12 @@ class Judge(Protocol):
 
 
 class SandboxGoldJudge:
-    """The sandbox's gold axes, computed from the text alone."""
+    """The sandbox's gold axes, computed from the text alone; see `sandbox.gold.GoldJudge`."""
 
-    def __init__(self) -> None:
+    def __init__(self, cyclic_votes: int = 0) -> None:
         from gprl_lightning.sandbox.gold import GoldJudge
 
-        self.gold = GoldJudge()
+        self.gold = GoldJudge(cyclic_votes=cyclic_votes)
 
     def prefer(self, messages: Messages, response: str, other: str) -> float:
         return self.gold.prefer(self._request(messages), response, other)
@@ -67,11 +67,12 @@ class PreferenceModelJudge:
         return {}
 
 
-def make_judge(name: str, preference_model: PreferenceModel) -> Judge | None:
-    """The judge of ``evaluation.judge``: sandbox_gold, preference_model or none."""
+def make_judge(name: str, preference_model: PreferenceModel, cyclic_votes: int = 0) -> Judge | None:
+    """The judge of ``evaluation.judge``: sandbox_gold (with the votes that labelled the pairs),
+    preference_model or none."""
     match name:
         case "sandbox_gold":
-            return SandboxGoldJudge()
+            return SandboxGoldJudge(cyclic_votes)
         case "preference_model":
             return PreferenceModelJudge(preference_model)
         case "none":

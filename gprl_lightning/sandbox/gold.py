@@ -93,6 +93,7 @@ def fluency(request: Request, text: str) -> float:
 
 
 AXES: tuple[Axis, ...] = (sentiment, relevance, diversity, length, fluency)
+CYCLE = ("sentiment", "relevance")  # the plane of `cyclic_votes`: what the proxies see best
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,23 @@ class GoldJudge:
     Args:
         axes: the quality axes, each a function of (request, text).
         scales: by axis name, the reference for z-scores; None reads the packaged one.
+        cyclic_votes: how many votes, beside one per axis, the turn in the plane of the two axes
+            `CYCLE` has: a is better than b if it lies less than half a turn ahead of it around the
+            reference mean, so that answers on all sides beat one another in a circle. Ours.
     """
 
-    def __init__(self, axes: tuple[Axis, ...] = AXES, scales: dict[str, Scale] | None = None):
+    def __init__(
+        self,
+        axes: tuple[Axis, ...] = AXES,
+        scales: dict[str, Scale] | None = None,
+        cyclic_votes: int = 0,
+    ):
         if scales is None:
             stored = json.loads((ASSETS / "gold_scales.json").read_text(encoding="utf-8"))
             scales = {name: Scale(*values) for name, values in stored.items()}
         self._axes = axes
         self._scales = scales
+        self._cyclic_votes = cyclic_votes
         self._requests = {request.text: request for request in all_requests()}
         self._seen: dict[tuple[Request, str], dict[str, float]] = {}
 
@@ -135,11 +145,19 @@ class GoldJudge:
 
     def z_sum(self, request: Request, text: str) -> float:
         """The sum of the axes in standard deviations from the reference mean."""
-        values = self.axes(request, text)
-        return sum((v - self._scales[n].mean) / self._scales[n].std for n, v in values.items())
+        return sum(self._z(name, value) for name, value in self.axes(request, text).items())
+
+    def _z(self, name: str, value: float) -> float:
+        scale = self._scales[name]
+        return (value - scale.mean) / scale.std
+
+    def _turn(self, left: dict[str, float], right: dict[str, float]) -> int:
+        """1 if `left` lies ahead of `right` in the plane of `CYCLE`, -1 if behind, 0 if neither."""
+        (x, y), (u, v) = ([self._z(name, side[name]) for name in CYCLE] for side in (left, right))
+        return (x * v > y * u) - (x * v < y * u)
 
     def prefer(self, request: Request, a: str, b: str) -> float:
-        """1.0 if `a` is better than `b`, 0.0 if worse: more axes won, then the greater z-score sum.
+        """1.0 if `a` is better than `b`, 0.0 if worse: more votes, then the greater z-score sum.
 
         0.5 only where both count the same, as for identical texts.
         """
@@ -147,6 +165,8 @@ class GoldJudge:
             return 0.5
         left, right = self.axes(request, a), self.axes(request, b)
         votes = sum((left[name] > right[name]) - (left[name] < right[name]) for name in left)
+        if self._cyclic_votes:
+            votes += self._cyclic_votes * self._turn(left, right)
         margin = votes or self.z_sum(request, a) - self.z_sum(request, b)
         return 0.5 if margin == 0 else float(margin > 0)
 

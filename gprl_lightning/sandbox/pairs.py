@@ -18,6 +18,7 @@ from gprl_lightning.data.preferences import PreferencePair, make_pair
 from gprl_lightning.evaluation.judges import Judge
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.sampler import Sampler
+from gprl_lightning.sandbox.sentences import words
 
 PAIRS_SEED = 15_485_863  # keeps this sampling apart from that of training
 
@@ -51,11 +52,16 @@ def label_pairs(
     count: int,
     seed: int,
     label_noise: float = 0.0,
+    length_bias: float = 0.0,
 ) -> list[PreferencePair]:
     """``count`` pairs of responses that the judge tells apart.
 
-    Every prompt gives about equally many pairs. With `label_noise`, that share of labels is turned
-    over.
+    Every prompt gives about equally many pairs.
+
+    Args:
+        label_noise: this share of the labels is turned over.
+        length_bias: this share of the labels goes to the response with more words (equally many:
+            to the judge's), whatever the judge says: a spurious correlation.
 
     Raises:
         ValueError: there are not enough different pairs.
@@ -68,6 +74,8 @@ def label_pairs(
         if outcome == 0.5:
             continue
         chosen, rejected = (first, second) if outcome > 0.5 else (second, first)
+        if length_bias and rng.random() < length_bias and _words(rejected) > _words(chosen):
+            chosen, rejected = rejected, chosen
         if rng.random() < label_noise:
             chosen, rejected = rejected, chosen
         rows.append(make_pair(prompts[group], chosen, rejected))
@@ -76,6 +84,10 @@ def label_pairs(
     raise ValueError(
         f"expected {count} pairs, found {len(rows)}: sample more responses per prompt."
     )
+
+
+def _words(response: str) -> int:
+    return len(words(response))
 
 
 def _pairs(

@@ -57,6 +57,8 @@ def pairs_fingerprint(config: Config) -> str:
         options.held_out_pairs,
         options.responses_per_prompt,
         options.label_noise,
+        options.length_bias,
+        options.cyclic_votes,
         options.seed,
         config.rollout.max_new_tokens,
         config.rollout.temperature,
@@ -80,10 +82,10 @@ def _make(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
     share = options.held_out_pairs / (options.sandbox_pairs + options.held_out_pairs)
     cut = len(prompts) - round(len(prompts) * share)
     messages = [p.messages for p in prompts]
-    label = partial(label_pairs, judge=SandboxGoldJudge(), seed=options.seed)
-    noisy = {"count": options.sandbox_pairs, "label_noise": options.label_noise}
+    label = partial(label_pairs, judge=SandboxGoldJudge(options.cyclic_votes), seed=options.seed)
+    worse = partial(label, label_noise=options.label_noise, length_bias=options.length_bias)
     return (
-        label(messages[:cut], responses[:cut], **noisy),
+        worse(messages[:cut], responses[:cut], count=options.sandbox_pairs),
         label(messages[cut:], responses[cut:], count=options.held_out_pairs),
     )
 

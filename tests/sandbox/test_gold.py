@@ -113,6 +113,29 @@ def test_the_vote_can_go_in_a_circle():
     assert judge.prefer(REVIEW, "c", "a") == 1.0
 
 
+def test_cyclic_votes_make_a_circle_of_answers_on_all_sides():
+    """Three answers a third of a turn apart around the mean in the plane of `CYCLE`, and a third
+    axis on which they rank a > b > c: by votes alone a beats c, and with the plane all go round.
+    """
+    table = {"a": (1.0, 0.0, 9.0), "b": (-0.5, -0.9, 8.0), "c": (-0.5, 0.9, 7.0)}
+
+    def named(name: str, i: int):
+        def axis(request: Request, text: str) -> float:
+            return table[text][i]
+
+        axis.__name__ = name
+        return axis
+
+    axes = tuple(named(name, i) for i, name in enumerate((*gold.CYCLE, "rank")))
+    scales = {name: Scale(0.0, 1.0) for name in (*gold.CYCLE, "rank")}
+    plain, cyclic = (GoldJudge(axes, scales, cyclic_votes=n) for n in (0, 4))
+    assert plain.prefer(REVIEW, "a", "c") == 1.0
+    # The turn a × c is 1 · 0.9 > 0: a is ahead of c; c of b; and b of a.
+    outcomes = [cyclic.prefer(REVIEW, *pair) for pair in ("ac", "cb", "ba")]
+    assert outcomes == [1.0, 1.0, 1.0]
+    assert [cyclic.prefer(REVIEW, *pair) for pair in ("ca", "bc", "ab")] == [0.0, 0.0, 0.0]
+
+
 def test_axes_are_computed_once():
     calls = []
 
