@@ -91,6 +91,13 @@ def check_preference_model(config: Config) -> None:
             "takes a scalar reward. Choose preference_model=sandbox_bt (smollm2_135m_bt, "
             "folder_bt), or ablation=grpo_bt, which sets both."
         )
+    named = config.preference_training.axis_attributes
+    if len(named) > model.num_axes or (scalar and named):
+        raise ConfigError(
+            f"preference_training.axis_attributes={named}: expected at most one attribute per axis "
+            f"of a GPM, and preference_model.num_axes={model.num_axes} (kind={model.kind}). Name "
+            "fewer, or raise preference_model.num_axes."
+        )
     rows = head_rows(Path(model.path).expanduser())
     expected = 1 if scalar else 2 * model.num_axes
     if rows is not None and rows != expected:

@@ -30,20 +30,23 @@ def new_preference_model(
     config: Config, pairs: Sequence[PreferencePair], backbone: str
 ) -> PreferenceModel:
     """Fresh heads on the network in the folder, or of the hub name, `backbone`."""
-    options = config.preference_model
+    options, training = config.preference_model, config.preference_training
+    spread = pairs[:ANGLE_EXAMPLES] if training.spread_angles else ()
     return from_backbone(
         _backbone(config, backbone),
         load_tokenizer(backbone),
         kind=options.kind,  # type: ignore[arg-type]
         num_axes=options.num_axes,
-        gated=config.preference_training.gated,
+        gated=training.gated,
         tau=options.tau,
         eigenvalue_scale=options.eigenvalue_scale,  # type: ignore[arg-type]
         l2_normalize=options.l2_normalize,
+        l2_scope=options.l2_scope,  # type: ignore[arg-type]
+        gate_temperature=options.gate_temperature,
         max_tokens=options.max_tokens,
         batch_size=options.batch_size,
-        examples=[pair.chosen for pair in pairs[:ANGLE_EXAMPLES]],
-        seed=config.preference_training.seed,
+        examples=[pair.chosen for pair in spread],
+        seed=training.seed,
     )
 
 
@@ -112,6 +115,7 @@ def fit_preference_model(
         text=model.text,
         batch_size=part,
         seed=options.seed,
+        attributes=options.axis_attributes,
     )
     training = loader(
         train, epochs=options.epochs, rank=trainer.global_rank, world_size=trainer.world_size
@@ -127,6 +131,9 @@ def fit_preference_model(
         schedule=options.schedule,
         warmup_fraction=options.warmup_fraction,
         gradient_checkpointing=options.gradient_checkpointing,
+        decorrelation=options.decorrelation,
+        gate_information=options.gate_information,
+        attribute_weight=options.attribute_weight,
     )
     evaluation = loader(held_out, shuffle=False)
     model.train()  # as loaded it is in eval, where gradient checkpointing does nothing

@@ -149,6 +149,8 @@ def build_preference_model(config: Config) -> PreferenceModel:
         kind=options.kind,
         eigenvalue_scale=options.eigenvalue_scale,
         l2_normalize=options.l2_normalize,
+        l2_scope=options.l2_scope,
+        gate_temperature=options.gate_temperature,
         tau=options.tau,
         dtype=options.dtype,
         max_tokens=options.max_tokens,

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gprl_lightning.config import Config, ConfigError
+from gprl_lightning.core.preference import axis_pairs
 from gprl_lightning.data.preferences import make_pair
 from gprl_lightning.models.policy import save_policy
 from gprl_lightning.preference_training import fit_preference_model, new_preference_model
@@ -47,6 +48,32 @@ def test_no_more_layers_than_the_backbone_has(tmp_path):
     save_policy(tiny_policy(), tmp_path)
     with pytest.raises(ConfigError, match=r"backbone_layers=3: expected at most 2"):
         new_preference_model(config_of(backbone_layers=3), PAIRS, str(tmp_path))
+
+
+def test_options_of_the_model_reach_it(tmp_path):
+    save_policy(tiny_policy(), tmp_path)
+    overrides = ("preference_model.l2_scope=axis", "preference_model.gate_temperature=0.5")
+    plain, other = (
+        new_preference_model(validate(composed(*o)), PAIRS, str(tmp_path)) for o in ((), overrides)
+    )
+    assert (plain.l2_scope, plain.gate_temperature) == ("all", 1.0)
+    assert (other.l2_scope, other.gate_temperature) == ("axis", 0.5)
+
+
+def test_spread_angles_is_what_the_head_starts_with(tmp_path):
+    """Without it rows are orthogonal, and the states' common part gives all responses one angle."""
+    save_policy(tiny_policy(), tmp_path)
+    chosen = [pair.chosen for pair in PAIRS]
+    spread, orthogonal = (
+        new_preference_model(config_of(spread_angles=s), PAIRS, str(tmp_path))
+        for s in ("true", "false")
+    )
+    gram = orthogonal.value_head.weight @ orthogonal.value_head.weight.T
+    torch.testing.assert_close(gram, torch.eye(6), atol=1e-5, rtol=0)
+    lengths = [
+        axis_pairs(m.embed_conversations(chosen)[0]).mean(0).norm() for m in (spread, orthogonal)
+    ]
+    assert lengths[0] < 0.5 * lengths[1]
 
 
 class Rows(L.Callback):

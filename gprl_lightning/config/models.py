@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from gprl_lightning.config.checks import at_least, one_of, require
 from gprl_lightning.core import options
 
 if TYPE_CHECKING:
-    from gprl_lightning.core.options import EigenvalueScale, Kind
+    from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope
 else:  # as in config.algorithm
-    EigenvalueScale = Kind = str
+    EigenvalueScale = Kind = L2Scope = str
 
 DTYPES = Literal["float32", "bfloat16", "float16"]
 
@@ -61,6 +61,8 @@ class PreferenceModelConfig:
         None  # simplex | scaled; None: the checkpoint's, else simplex
     )
     l2_normalize: bool | None = None  # None: the checkpoint's, else true
+    l2_scope: L2Scope | None = None  # all | axis (ours); None: the checkpoint's, else all
+    gate_temperature: float | None = None  # of the gate's softmax; None: the checkpoint's, else 1
     tau: float | None = None  # None: the checkpoint's, else 0.1 for a GPM and 1 for Bradley-Terry
     dtype: str = "float32"
     max_tokens: int = 2048
@@ -74,6 +76,10 @@ class PreferenceModelConfig:
             one_of("preference_model.eigenvalue_scale", scale, options.EigenvalueScale)
         one_of("preference_model.dtype", self.dtype, DTYPES)
         at_least("preference_model", self, 1, "num_axes", "max_tokens", "batch_size")
+        if self.l2_scope is not None:
+            one_of("preference_model.l2_scope", self.l2_scope, options.L2Scope)
+        warm = self.gate_temperature
+        require("preference_model.gate_temperature", warm is None or warm > 0, warm, "> 0, or null")
         require("preference_model.tau", self.tau is None or self.tau > 0, self.tau, "> 0, or null")
 
 
@@ -104,6 +110,12 @@ class PreferenceTrainingConfig:
     label_noise: float = 0.0  # share of the sandbox's labels that are turned over
     length_bias: float = 0.0  # share of them that go to the longer response, whatever the gold says
     cyclic_votes: int = 0  # votes in the sandbox's gold of a plane in which it goes round; ours
+    spread_angles: bool = True  # start with each axis's angles all around the circle; ours
+    # What pulls the axes apart, see core.distinct_axes; ours, and off
+    decorrelation: float = 0.0  # weight of the squared correlation between axes' scores
+    gate_information: float = 0.0  # weight at which a gate that depends on the prompt is rewarded
+    axis_attributes: list[str] = field(default_factory=list)  # axis l is told the l-th of these
+    attribute_weight: float = 1.0  # of their loss
     evaluate_every: float = 0.25  # epochs between held-out evaluations; the best is kept
 
     def __post_init__(self) -> None:
@@ -112,7 +124,8 @@ class PreferenceTrainingConfig:
         at_least("preference_training", self, 2, "sandbox_prompts")
         key, every = "preference_training.", self.evaluate_every
         require(key + "evaluate_every", 0 < every <= 1, every, "in (0, 1]")
-        at_least("preference_training", self, 0, "cyclic_votes")
+        names = ("cyclic_votes", "decorrelation", "gate_information", "attribute_weight")
+        at_least("preference_training", self, 0, *names)
         for name in ("label_noise", "length_bias"):
             value = getattr(self, name)
             require(key + name, 0 <= value <= 1, value, "in [0, 1]")

@@ -10,6 +10,14 @@ from torch.nn import functional as F
 from gprl_lightning.core.preference import scores_against, total_scores
 
 
+def pair_axis_scores(
+    vectors: Float[Tensor, "rows two_axes"],
+) -> Float[Tensor, "pairs axes"]:
+    """s_l(chosen, rejected), without λ, of rows that hold chosen and rejected in turn."""
+    pairs = vectors.reshape(-1, 2, vectors.shape[-1])
+    return scores_against(pairs[:, :1], pairs[:, 1:])[:, 0, 0]
+
+
 def pair_scores(
     vectors: Float[Tensor, "rows two_axes"], eigenvalues: Float[Tensor, "rows axes"]
 ) -> Float[Tensor, " pairs"]:
@@ -17,9 +25,7 @@ def pair_scores(
 
     λ depends on the prompt alone, so that the chosen row's speaks for both.
     """
-    pairs = vectors.reshape(-1, 2, vectors.shape[-1])
-    scores = scores_against(pairs[:, :1], pairs[:, 1:])[:, 0, 0]
-    return total_scores(scores, eigenvalues[::2])
+    return total_scores(pair_axis_scores(vectors), eigenvalues[::2])
 
 
 def pair_loss(

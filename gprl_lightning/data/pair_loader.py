@@ -27,28 +27,34 @@ class PairBatch:
         texts: chosen and rejected conversations in turn: rows 2i and 2i + 1 are pair i.
         labels: probability that the chosen one is better.
         margins: by how much, in units of the score.
+        attributes: probability that the chosen one has more of each attribute asked for.
     """
 
     texts: TextBatch
     labels: Float[Tensor, " pairs"]
     margins: Float[Tensor, " pairs"]
+    attributes: Float[Tensor, "pairs attributes"]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, *args: Any, **kwargs: Any) -> PairBatch:
         """On another device, as ``Tensor.to``."""
-        labels, margins = (part.to(*args, **kwargs) for part in (self.labels, self.margins))
-        return PairBatch(self.texts.to(*args, **kwargs), labels, margins)
+        rest = (self.labels, self.margins, self.attributes)
+        labels, margins, attributes = (part.to(*args, **kwargs) for part in rest)
+        return PairBatch(self.texts.to(*args, **kwargs), labels, margins, attributes)
 
 
-def collate_pairs(pairs: Sequence[PreferencePair], text: ChatText) -> PairBatch:
-    """Tokenise and pad ``pairs``."""
+def collate_pairs(
+    pairs: Sequence[PreferencePair], text: ChatText, attributes: Sequence[str] = ()
+) -> PairBatch:
+    """Tokenise and pad ``pairs``, with the labels of these of their attributes."""
     rows = text([conversation for pair in pairs for conversation in (pair.chosen, pair.rejected)])
     return PairBatch(
         text.collate(rows),
         torch.tensor([pair.label for pair in pairs]),
         torch.tensor([pair.margin for pair in pairs]),
+        torch.tensor([[pair.attributes[name] for name in attributes] for pair in pairs]),
     )
 
 
@@ -67,9 +73,11 @@ class PairLoader:
         batch_size: pairs per batch and process.
         epochs: passes over the data.
         shuffle: False: by length, longest last.
+        attributes: names of the pairs' attributes that batches carry.
 
     Raises:
-        ConfigError: fewer pairs than one batch on every process; a group larger than a batch.
+        ConfigError: fewer pairs than one batch on every process; a group larger than a batch; a
+            pair without one of `attributes`.
     """
 
     def __init__(
@@ -83,7 +91,10 @@ class PairLoader:
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        attributes: Sequence[str] = (),
     ):
+        _require_attributes(pairs, attributes)
+        self.attributes = attributes
         self.pairs, self.text, self.batch_size, self.seed = pairs, text, batch_size, seed
         self.shuffle, self.rank, self.world_size = shuffle, rank, world_size
         self.position = 0
@@ -112,7 +123,9 @@ class PairLoader:
 
     def batch(self, position: int) -> PairBatch:
         """The pairs of this process at step ``position`` (0-based): a pure function of it."""
-        return collate_pairs([self.pairs[i] for i in self.rows(position)], self.text)
+        return collate_pairs(
+            [self.pairs[i] for i in self.rows(position)], self.text, self.attributes
+        )
 
     def rows(self, position: int) -> list[int]:
         """Indices of those pairs."""
@@ -150,6 +163,17 @@ class PairLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.position = state["position"]
+
+
+def _require_attributes(pairs: Sequence[PreferencePair], names: Sequence[str]) -> None:
+    for i, pair in enumerate(pairs):
+        missing = sorted(set(names) - set(pair.attributes))
+        if missing:
+            raise ConfigError(
+                f"preference_training.axis_attributes: pair {i + 1} has no attribute "
+                f"{missing[0]!r}; it has {sorted(pair.attributes)}. Name one of these, or label "
+                "the data."
+            )
 
 
 def _units(pairs: Sequence[PreferencePair], batch_size: int) -> list[list[int]]:

@@ -3,8 +3,8 @@
 A row is ``{"chosen": [messages], "rejected": [messages]}``, or ``{"prompt": text or [messages],
 "chosen": text, "rejected": text}``; optional are ``label`` (probability that the chosen one is
 better, default 1), ``margin`` (in units of the score, default 0), ``group`` (pairs that must stay
-in one batch and in one split, as the three pairs of a cycle) and ``subset`` or ``source`` (for
-reports).
+in one batch and in one split, as the three pairs of a cycle), ``subset`` or ``source`` (for
+reports) and ``attributes`` (by name, the probability that the chosen one has more of it).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class PreferencePair:
     margin: float = 0.0
     group: str = ""
     subset: str = ""
+    attributes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def prompt(self) -> Messages:
@@ -118,7 +119,18 @@ def parse_row(row: Any, where: str) -> PreferencePair:
         margin=_number(row, "margin", 0.0, float("inf"), where),
         group=_text(row.get("group")),
         subset=_text(row.get("subset") or row.get("source")),
+        attributes=_attributes(row, where),
     )
+
+
+def _attributes(row: Mapping[str, Any], where: str) -> dict[str, float]:
+    labels = row.get("attributes") or {}
+    if not isinstance(labels, Mapping):
+        raise ConfigError(
+            f"{where}: 'attributes' must be labels by name, as {{\"brevity\": 1}}; "
+            f"found {labels!r}."
+        )
+    return {str(name): _number(labels, name, 0.5, 1.0, where) for name in labels}
 
 
 def _conversation(row: Mapping[str, Any], key: str, where: str) -> Messages:

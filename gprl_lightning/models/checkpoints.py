@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gprl_lightning.core.options import EigenvalueScale
+from gprl_lightning.core.options import EigenvalueScale, L2Scope
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.preference_files import (
     CheckpointError,
@@ -41,6 +41,8 @@ def load_preference_model(
     tau: float | None = None,
     eigenvalue_scale: EigenvalueScale | None = None,
     l2_normalize: bool | None = None,
+    l2_scope: L2Scope | None = None,
+    gate_temperature: float | None = None,
     dtype: str = "float32",
     max_tokens: int | None = None,
     batch_size: int = 32,
@@ -56,6 +58,8 @@ def load_preference_model(
         tau: None: the checkpoint's, else 0.1 for a GPM and 1 for Bradley-Terry.
         eigenvalue_scale: None: the checkpoint's, else ``simplex``.
         l2_normalize: None: the checkpoint's, else True.
+        l2_scope: None: the checkpoint's, else ``all``.
+        gate_temperature: None: the checkpoint's, else 1.
         dtype: of the weights, as ``float32`` or ``bfloat16``. Scores are float32.
         max_tokens: longer conversations are cut on the right; None: the checkpoint's, else 2048.
         batch_size: responses per forward.
@@ -89,6 +93,8 @@ def load_preference_model(
         tau=_first(tau, settings.get("tau"), None),
         eigenvalue_scale=_first(eigenvalue_scale, settings.get("eigenvalue_scale"), "simplex"),
         l2_normalize=_first(l2_normalize, settings.get("l2_normalize"), True),
+        l2_scope=_first(l2_scope, settings.get("l2_scope"), "all"),
+        gate_temperature=_first(gate_temperature, settings.get("gate_temperature"), 1.0),
         batch_size=batch_size,
     ).eval()
 
@@ -131,6 +137,8 @@ def save_preference_model(
         "tau": model.tau,
         "eigenvalue_scale": model.eigenvalue_scale,
         "l2_normalize": model.l2_normalize,
+        "l2_scope": model.l2_scope,
+        "gate_temperature": model.gate_temperature,
         "max_tokens": model.text.max_tokens,
         "text_format": model.text.text_format,
         "base_model": base_model,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gprl_lightning.config import ConfigError
 from gprl_lightning.core.batch import Messages
-from gprl_lightning.core.options import EigenvalueScale
+from gprl_lightning.core.options import EigenvalueScale, L2Scope
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.preference_model import Kind, PreferenceModel
 
@@ -26,6 +26,8 @@ def from_backbone(
     tau: float | None = None,
     eigenvalue_scale: EigenvalueScale | None = None,
     l2_normalize: bool | None = None,
+    l2_scope: L2Scope | None = None,
+    gate_temperature: float | None = None,
     max_tokens: int = 2048,
     batch_size: int = 32,
     examples: Sequence[Messages] = (),
@@ -64,6 +66,8 @@ def from_backbone(
         tau=tau,
         eigenvalue_scale="simplex" if eigenvalue_scale is None else eigenvalue_scale,
         l2_normalize=True if l2_normalize is None else l2_normalize,
+        l2_scope="all" if l2_scope is None else l2_scope,
+        gate_temperature=1.0 if gate_temperature is None else gate_temperature,
         batch_size=batch_size,
     )
     model.to(next(backbone.parameters()).device)

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from gprl_lightning.config import ConfigError
 from gprl_lightning.core.batch import Messages
-from gprl_lightning.core.options import EigenvalueScale, Kind
+from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope
 from gprl_lightning.core.preference import (
+    axis_pairs,
     group_scores,
     pairwise_scores,
     total_scores,
@@ -86,6 +87,9 @@ class PreferenceModel(nn.Module):
         tau: temperature of the win probability; None: 0.1 for a GPM, 1 for Bradley-Terry.
         eigenvalue_scale: ``simplex``: softmax(W_p h); ``scaled``: k · softmax(W_p h / √hidden).
         l2_normalize: divide v by its norm over all 2k entries.
+        l2_scope: ``axis``: divide each axis's two entries by their own norm instead, so that no
+            axis can grow at another's expense, and a score is the sine of an angle (ours).
+        gate_temperature: divides the gate's logits before the softmax (ours).
         batch_size: responses per forward in `embed`.
     """
 
@@ -99,6 +103,8 @@ class PreferenceModel(nn.Module):
         tau: float | None = None,
         eigenvalue_scale: EigenvalueScale = "simplex",
         l2_normalize: bool = True,
+        l2_scope: L2Scope = "all",
+        gate_temperature: float = 1.0,
         batch_size: int = 32,
     ):
         super().__init__()
@@ -111,6 +117,8 @@ class PreferenceModel(nn.Module):
         self.text, self.batch_size = text, batch_size
         self.eigenvalue_scale: EigenvalueScale = eigenvalue_scale
         self.l2_normalize = l2_normalize and self.kind == "gpm"
+        self.l2_scope: L2Scope = l2_scope
+        self.gate_temperature = gate_temperature
 
     @property
     def tokenizer(self) -> Any:
@@ -129,7 +137,10 @@ class PreferenceModel(nn.Module):
         if self.kind == "bradley_terry":
             return torch.cat([vectors, torch.ones_like(vectors)], -1), torch.ones_like(vectors)
         if self.l2_normalize:
-            vectors = F.normalize(vectors, dim=-1)
+            if self.l2_scope == "axis":
+                vectors = F.normalize(axis_pairs(vectors), dim=-1).flatten(-2)
+            else:
+                vectors = F.normalize(vectors, dim=-1)
         return vectors, self._eigenvalues(prompt)
 
     def hidden_states(
@@ -152,7 +163,7 @@ class PreferenceModel(nn.Module):
     def _eigenvalues(self, prompt: Float[Tensor, "rows width"]) -> Float[Tensor, "rows axes"]:
         if self.prompt_head is None:
             return prompt.new_ones((len(prompt), self.num_axes), dtype=torch.float32)
-        logits = _linear(self.prompt_head, prompt)
+        logits = _linear(self.prompt_head, prompt) / self.gate_temperature
         if self.eigenvalue_scale == "scaled":
             return self.num_axes * torch.softmax(logits / prompt.shape[-1] ** 0.5, dim=-1)
         return torch.softmax(logits, dim=-1)

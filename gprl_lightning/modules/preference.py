@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from gprl_lightning import metrics
-from gprl_lightning.core.pairs import pair_accuracy, pair_loss, pair_scores
+from gprl_lightning.core.distinct_axes import (
+    attribute_loss,
+    correlation_penalty,
+    gate_information,
+)
+from gprl_lightning.core.pairs import pair_accuracy, pair_axis_scores, pair_loss, pair_scores
 from gprl_lightning.data.pair_loader import PairBatch
 from gprl_lightning.models.preference_model import PreferenceModel
 
@@ -31,6 +36,9 @@ class PreferenceModule(LightningModule):
         schedule: a name that ``transformers.get_scheduler`` knows.
         warmup_fraction: share of the run's steps that warm up.
         gradient_checkpointing: recompute activations in the backward pass, to save memory.
+        decorrelation: weight of `core.distinct_axes.correlation_penalty`.
+        gate_information: weight at which `core.distinct_axes.gate_information` is rewarded.
+        attribute_weight: of `core.distinct_axes.attribute_loss`, on batches that have attributes.
     """
 
     def __init__(
@@ -42,11 +50,16 @@ class PreferenceModule(LightningModule):
         schedule: str = "cosine",
         warmup_fraction: float = 0.03,
         gradient_checkpointing: bool = False,
+        decorrelation: float = 0.0,
+        gate_information: float = 0.0,
+        attribute_weight: float = 1.0,
     ):
         super().__init__()
         self.model = model
         self.optimizer_factory, self.schedule = optimizer, schedule
         self.num_batches, self.warmup_fraction = num_batches, warmup_fraction
+        self.decorrelation, self.gate_information = decorrelation, gate_information
+        self.attribute_weight = attribute_weight
         if gradient_checkpointing:
             model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
         self.held_out_loss, self.held_out_accuracy = MeanMetric(), MeanMetric()
@@ -56,12 +69,27 @@ class PreferenceModule(LightningModule):
         return pair_scores(*self.model(batch.texts))
 
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
-        scores = self.scores(batch)
+        vectors, eigenvalues = self.model(batch.texts)
+        scores = pair_scores(vectors, eigenvalues)
         loss = pair_loss(scores, batch.labels, batch.margins, self.model.tau).mean()
+        loss = loss + self._axis_terms(vectors, eigenvalues, batch)
         accuracy = pair_accuracy(scores.detach(), batch.labels).mean()
         self.log(metrics.PREFERENCE_LOSS, loss.detach(), prog_bar=True, batch_size=len(batch))
         self.log(metrics.PREFERENCE_ACCURACY, accuracy, prog_bar=True, batch_size=len(batch))
         return loss
+
+    def _axis_terms(self, vectors: Tensor, eigenvalues: Tensor, batch: PairBatch) -> Tensor | float:
+        """What is asked of the axes beside the labels; 0 as long as no option asks."""
+        terms: Tensor | float = 0.0
+        scores = pair_axis_scores(vectors)
+        if self.decorrelation:
+            terms = terms + self.decorrelation * correlation_penalty(scores)
+        if self.gate_information:
+            terms = terms - self.gate_information * gate_information(eigenvalues[::2])
+        if batch.attributes.numel():
+            loss = attribute_loss(scores, batch.attributes, self.model.tau)
+            terms = terms + self.attribute_weight * loss
+        return terms
 
     def validation_step(self, batch: PairBatch, batch_index: int) -> None:
         scores = self.scores(batch)

@@ -99,6 +99,7 @@ def fingerprint(config: Config) -> str:
 
     model = config.preference_model
     shape = [model.kind, model.num_axes, model.eigenvalue_scale, model.l2_normalize]
+    shape += [model.l2_scope, model.gate_temperature]
     parts = [pairs_fingerprint(config), asdict(config.preference_training), shape]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -56,17 +56,18 @@ def label_pairs(
 ) -> list[PreferencePair]:
     """``count`` pairs of responses that the judge tells apart.
 
-    Every prompt gives about equally many pairs.
+    Every prompt gives about equally many pairs. Each has the judge's verdict on every axis of its
+    own as attributes.
 
     Args:
-        label_noise: this share of the labels is turned over.
+        label_noise: this share of the labels is turned over, and of each attribute's verdicts.
         length_bias: this share of the labels goes to the response with more words (equally many:
             to the judge's), whatever the judge says: a spurious correlation.
 
     Raises:
         ValueError: there are not enough different pairs.
     """
-    rng = random.Random(seed)
+    rng, attribute_rng = random.Random(seed), random.Random(f"attributes {seed}")
     rows: list[PreferencePair] = []
     for group, i, j in _pairs(responses, rng):
         first, second = responses[group][i], responses[group][j]
@@ -78,12 +79,23 @@ def label_pairs(
             chosen, rejected = rejected, chosen
         if rng.random() < label_noise:
             chosen, rejected = rejected, chosen
-        rows.append(make_pair(prompts[group], chosen, rejected))
+        verdicts = _verdicts(judge, prompts[group], chosen, rejected)
+        noisy = {
+            name: 1 - verdict if attribute_rng.random() < label_noise else verdict
+            for name, verdict in verdicts.items()
+        }
+        rows.append(make_pair(prompts[group], chosen, rejected, attributes=noisy))
         if len(rows) == count:
             return rows
     raise ValueError(
         f"expected {count} pairs, found {len(rows)}: sample more responses per prompt."
     )
+
+
+def _verdicts(judge: Judge, prompt: Messages, chosen: str, rejected: str) -> dict[str, float]:
+    """By axis of the judge: 1 where `chosen` has more of it, 0 where less, 0.5 where as much."""
+    first, second = judge.axes(prompt, chosen), judge.axes(prompt, rejected)
+    return {n: (1 + (first[n] > second[n]) - (first[n] < second[n])) / 2 for n in first}
 
 
 def _words(response: str) -> int:

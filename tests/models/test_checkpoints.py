@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
+from gprl_lightning.core.preference import axis_pairs
 from gprl_lightning.models.checkpoints import load_preference_model, save_preference_model
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.preference_files import CheckpointError
@@ -41,7 +42,12 @@ def rewrite(folder: Path, **tensors: torch.Tensor | None) -> None:
 @pytest.mark.parametrize("case", ["llama_d6_gate", "gemma2_d4", "llama_bt"])
 def test_saved_model_loads_back_to_identical_scores(case, tmp_path):
     model = load_preference_model(
-        CHECKPOINTS / case, tau=0.3, l2_normalize=False, eigenvalue_scale="scaled", max_tokens=300
+        CHECKPOINTS / case,
+        tau=0.3,
+        l2_normalize=False,
+        eigenvalue_scale="scaled",
+        gate_temperature=0.5,
+        max_tokens=300,
     )
     save_preference_model(model, tmp_path, base_model="tiny", data_fingerprint="abc")
     again = load_preference_model(tmp_path)
@@ -57,6 +63,37 @@ def test_saved_model_loads_back_to_identical_scores(case, tmp_path):
     assert made["gated"] == (case == "llama_d6_gate")
     assert made["num_axes"] == {"llama_d6_gate": 3, "gemma2_d4": 2, "llama_bt": 1}[case]
     assert "value_head.weight" in load_file(tmp_path / "model.safetensors")
+
+
+def test_the_scope_of_the_norm_is_saved_and_acts(tmp_path):
+    whole, by_axis = (
+        load_preference_model(CHECKPOINTS / "llama_d6_gate", l2_scope=s) for s in ("all", "axis")
+    )
+    save_preference_model(by_axis, tmp_path)
+    first, second, other = (
+        m.compare("Name a colour", RESPONSES)
+        for m in (by_axis, load_preference_model(tmp_path), whole)
+    )
+    assert torch.equal(first.vectors, second.vectors)
+    ones = torch.ones(3, 3)
+    torch.testing.assert_close(axis_pairs(first.vectors).norm(dim=-1), ones)
+    torch.testing.assert_close(other.vectors.norm(dim=-1), ones[0])
+    # The direction in each plane is the same.
+    cosine = torch.cosine_similarity(axis_pairs(first.vectors), axis_pairs(other.vectors), dim=-1)
+    torch.testing.assert_close(cosine, ones)
+
+
+def test_the_gates_temperature_is_saved_and_acts(tmp_path):
+    plain, warm = (
+        load_preference_model(CHECKPOINTS / "llama_d6_gate", gate_temperature=t) for t in (None, 9)
+    )
+    save_preference_model(warm, tmp_path)
+    first, second, other = (
+        m.compare("Name a colour", RESPONSES).eigenvalues
+        for m in (warm, load_preference_model(tmp_path), plain)
+    )
+    assert torch.equal(first, second)
+    assert first.std() < 0.5 * other.std()
 
 
 @pytest.mark.parametrize("arch", ["qwen2", "gpt2"])

@@ -45,3 +45,11 @@ def test_eigenvalues(scale: str, axes: int) -> None:
             oracle.eigenvalues(gate.weight.tolist(), state, scale), abs=1e-6
         )
         assert sum(row) == pytest.approx(axes if scale == "scaled" else 1, abs=1e-6)
+    # softmax(W h / T) is the gate of W / T.
+    model.gate_temperature = 4.0
+    with torch.no_grad():
+        _, cooler = model(batch)
+    for row, state in zip(cooler.tolist(), states, strict=True):
+        expected = oracle.eigenvalues((gate.weight / 4).tolist(), state, scale)
+        assert row == pytest.approx(expected, abs=1e-6)
+    assert axes == 1 or not torch.allclose(cooler, found, atol=1e-3)

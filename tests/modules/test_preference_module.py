@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from gprl_lightning.config import ConfigError
 from gprl_lightning.core.pairs import pair_accuracy, pair_loss, pair_scores
 from gprl_lightning.data.pair_loader import PairLoader, collate_pairs
 from gprl_lightning.modules.preference import PreferenceModule
@@ -115,6 +117,51 @@ def test_order_of_pairs_changes_no_gradient():
     there, back = (collate_pairs(p, module.model.text) for p in (pairs, pairs[::-1]))
     for a, b in zip(gradients(module, there), gradients(module, back), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def step_gradients(module, batch):
+    module.zero_grad()
+    module.log = lambda *_, **__: None  # outside of a trainer
+    module.training_step(batch, 0).backward()
+    return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+
+
+AXIS_OPTIONS = {"decorrelation": 0.5, "gate_information": 0.5, "attribute_weight": 0.5}
+
+
+@pytest.mark.parametrize("option", AXIS_OPTIONS)
+def test_each_option_of_the_axes_changes_the_step(option):
+    pairs = [
+        replace(pair, attributes={"a": float(i % 2), "b": 1.0})
+        for i, pair in enumerate(cyclic_pairs(4, 0))
+    ]
+    model = cycle_model("gpm", 2)
+    generator = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(model.prompt_head.weight, std=0.1, generator=generator)
+    batch = collate_pairs(pairs, model.text, ["a", "b"])
+    make = partial(PreferenceModule, model, partial(torch.optim.SGD, lr=0.1), num_batches=1)
+    off = dict.fromkeys(AXIS_OPTIONS, 0.0)
+    plain, changed = (
+        step_gradients(make(**options), batch)
+        for options in (off, off | {option: AXIS_OPTIONS[option]})
+    )
+    assert (plain - changed).norm() > 1e-3 * plain.norm()
+
+
+def test_axes_that_nobody_asks_anything_of_train_on_the_labels_alone():
+    module = PreferenceModule(cycle_model(), partial(torch.optim.SGD, lr=0.1), num_batches=1)
+    batch = collate_pairs(cyclic_pairs(3, 0), module.model.text)
+    labels_alone = torch.cat([g.flatten() for g in gradients(module, batch)])
+    assert torch.equal(step_gradients(module, batch), labels_alone)
+
+
+def test_a_pair_without_the_attribute_asked_for_is_refused():
+    pairs = [replace(pair, attributes={"kind": 1.0}) for pair in cyclic_pairs(2, 0)]
+    text = cycle_model().text
+    batch = PairLoader(pairs, text, 3, attributes=["kind"]).batch(0)
+    assert batch.attributes.tolist() == [[1.0]] * 3
+    with pytest.raises(ConfigError, match=r"axis_attributes: pair 1 has no attribute 'tone'; it"):
+        PairLoader(pairs, text, 3, attributes=["kind", "tone"])
 
 
 def trainer(tmp_path, **options):

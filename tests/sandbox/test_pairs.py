@@ -24,7 +24,7 @@ class Shorter:
         return float(len(response) < len(other))
 
     def axes(self, messages, response):
-        return {}
+        return {"brevity": -float(len(response)), "nothing": 0.0}
 
 
 def longer_wins(**options: float) -> float:
@@ -64,6 +64,17 @@ def test_equally_long_responses_keep_the_judges_label():
     texts = [["aa bb", "a b"]] * len(PROMPTS)
     pairs = label_pairs(PROMPTS, texts, Shorter(), len(PROMPTS), 0, length_bias=1.0)
     assert {pair.answers for pair in pairs} == {("a b", "aa bb")}
+
+
+def test_attributes_are_the_judges_verdicts_by_axis_with_noise_of_their_own():
+    plain, noisy = (
+        label_pairs(PROMPTS, RESPONSES, Shorter(), 1000, 0, label_noise=n) for n in (0.0, 0.2)
+    )
+    assert all(pair.attributes == {"brevity": 1.0, "nothing": 0.5} for pair in plain)
+    # The label's noise says which answer is the chosen one, the attribute's what is said of it.
+    wrong = [pair.attributes["brevity"] == float(_longer(pair)) for pair in noisy]
+    assert sum(wrong) / 1000 == pytest.approx(0.2, abs=0.051)  # 4 deviations of 0.0126
+    assert {pair.attributes["nothing"] for pair in noisy} == {0.5}
 
 
 def test_every_option_of_the_labels_makes_other_pairs():
