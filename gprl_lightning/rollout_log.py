@@ -30,28 +30,33 @@ Row = dict[str, Any]
 
 FOLDER = "rollouts"
 STOPPED, TRUNCATED = "end", "length"  # the response ended by itself, or was cut off
-TEXTS = ("prompt", "response", "stop_reason", "normalization", "weighting", "advantage_scale")
+TEXTS = ("prompt", "response", "stop_reason")
+TEXTS += ("score_shape", "normalization", "weighting", "advantage_scale")
 # Numbers of each axis (of each entry, for the vectors), in columns such as group_score/0.
 SCORE, ADVANTAGE, EIGENVALUE = "group_score", "axis_advantage", "eigenvalue"
-MULTIPLIER, RUNNING_STD, VECTOR = "axis_multiplier", "running_axis_std", "vector"
+MULTIPLIER, VECTOR = "axis_multiplier", "vector"
+RUNNING_STD, STARTING_STD = "running_axis_std", "starting_axis_std"
 
 
 @dataclass(frozen=True)
 class AdvantageOptions:
     """What the advantages of an iteration depend on besides its scores; as in ``algorithm``."""
 
+    score_shape: str
     normalization: str
     weighting: str
     advantage_scale: str
     advantage_epsilon: float
     min_axis_std: float
-    tau: float  # of the win probability
+    axis_std_floor: float
+    tau: float  # of the win probability, and of the bounded score
 
 
 def rollout_rows(
     scored: ScoredRollout,
     multipliers: Float[Tensor, " axes"],
     running_axis_std: Float[Tensor, " axes"],
+    starting_axis_std: Float[Tensor, " axes"],
     options: AdvantageOptions,
 ) -> list[Row]:
     """One row per response, group by group.
@@ -59,7 +64,7 @@ def rollout_rows(
     Args:
         scored: of this process.
         multipliers: that the advantages were made with, not those of the next iteration.
-        running_axis_std: likewise.
+        running_axis_std, starting_axis_std: likewise.
     """
     rollout = scored.rollout
     lengths = rollout.response_mask.sum(1).tolist()
@@ -67,6 +72,7 @@ def rollout_rows(
         **vars(options),
         **_columns(MULTIPLIER, multipliers),
         **_columns(RUNNING_STD, running_axis_std),
+        **_columns(STARTING_STD, starting_axis_std),
     }
     rows = []
     for index, response in enumerate(rollout.responses):
@@ -151,6 +157,7 @@ class LoggedRollout:
     advantages: Float[Tensor, "groups size"]
     multipliers: Float[Tensor, " axes"]
     running_axis_std: Float[Tensor, " axes"]
+    starting_axis_std: Float[Tensor, " axes"]
 
     @staticmethod
     def from_rows(rows: list[Row]) -> LoggedRollout:
@@ -171,6 +178,7 @@ class LoggedRollout:
             advantages=tensor("advantage")[..., 0],
             multipliers=tensor(MULTIPLIER)[0, 0],
             running_axis_std=tensor(RUNNING_STD)[0, 0],
+            starting_axis_std=tensor(STARTING_STD)[0, 0],
         )
 
     @staticmethod
@@ -183,11 +191,12 @@ class LoggedRollout:
     def rederived(self) -> Float[Tensor, "groups size"]:
         """The advantages, from vectors, eigenvalues, multipliers and options alone (METHOD §2)."""
         options: Any = self.options
-        scores = group_scores(self.vectors)
+        scores = group_scores(self.vectors, options.score_shape, options.tau)
         mask = axis_mask(axis_std(scores), self.running_axis_std, options.min_axis_std)
+        least_std = options.axis_std_floor * self.starting_axis_std
         epsilon, normalization = options.advantage_epsilon, options.normalization
         return aggregate_axes(
-            normalize_axes(scores, normalization, mask, epsilon),
+            normalize_axes(scores, normalization, mask, epsilon, least_std),
             self.eigenvalues,
             self.multipliers,
             normalization,

@@ -27,8 +27,8 @@ def std(values: Row) -> float:
     return math.sqrt(mean([(value - center) ** 2 for value in values]))
 
 
-def zscore(values: Row, epsilon: float) -> list[float]:
-    center, spread = mean(values), std(values)
+def zscore(values: Row, epsilon: float, least: float = 0.0) -> list[float]:
+    center, spread = mean(values), max(std(values), least)
     return [(value - center) / (spread + epsilon) for value in values]
 
 
@@ -82,6 +82,19 @@ def group_scores(group: Grid) -> list[list[float]]:
     return result
 
 
+def bounded_group_scores(group: Grid, tau: float) -> list[list[float]]:
+    """The mean chance of beating each of the others on an axis, less one half."""
+    result = []
+    for i, response in enumerate(group):
+        others = [other for j, other in enumerate(group) if j != i]
+        chances = [
+            [win_probability(pairwise_score(response, o, axis), tau) for o in others]
+            for axis in range(len(response) // 2)
+        ]
+        result.append([mean(row) - 0.5 for row in chances])
+    return result
+
+
 def axis_stds(scores: Grid) -> list[float]:
     return [std(column(scores, axis)) for axis in range(len(scores[0]))]
 
@@ -91,12 +104,18 @@ def axis_mask(stds: Row, running: Row, fraction: float) -> list[bool]:
     return [s > 0 and s >= fraction * r for s, r in zip(stds, running, strict=True)]
 
 
-def axis_advantages(scores: Grid, normalization: str, keep: Sequence[bool], epsilon: float) -> Grid:
+def axis_advantages(
+    scores: Grid,
+    normalization: str,
+    keep: Sequence[bool],
+    epsilon: float,
+    least: Row | None = None,
+) -> Grid:
     columns = []
     for axis, kept in enumerate(keep):
         values = column(scores, axis)
         if normalization in ("per_axis", "per_axis_whitened"):
-            values = zscore(values, epsilon)
+            values = zscore(values, epsilon, least[axis] if least else 0.0)
         columns.append(values if kept else [0.0] * len(values))
     return [list(row) for row in zip(*columns, strict=True)]
 

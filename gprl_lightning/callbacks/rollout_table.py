@@ -54,15 +54,18 @@ class RolloutTable(L.Callback):
         assert self.control is not None
         algorithm = pl_module.algorithm
         options = AdvantageOptions(
+            score_shape=algorithm.score_shape,
             normalization=algorithm.normalization,
             weighting=algorithm.weighting,
             advantage_scale=algorithm.advantage_scale,
             advantage_epsilon=algorithm.advantage_epsilon,
             min_axis_std=algorithm.min_axis_std,
+            axis_std_floor=algorithm.axis_std_floor,
             tau=pl_module.preference_model.module.tau,
         )
-        multipliers, running_std = self.control.axis_multipliers, pl_module.running_axis_std
-        rows = _of_all_processes(rollout_rows(outputs["scored"], multipliers, running_std, options))
+        stds = pl_module.running_axis_std, pl_module.starting_axis_std
+        rows = rollout_rows(outputs["scored"], self.control.axis_multipliers, *stds, options)
+        rows = _of_all_processes(rows)
         if not trainer.is_global_zero:
             return
         write_rows(rollout_file(self.folder, done), rows)

@@ -11,6 +11,7 @@ from gprl_lightning.core import options
 if TYPE_CHECKING:
     from gprl_lightning.core.options import (
         AdvantageScale,
+        ScoreShape,
         Guard,
         KLEstimator,
         LossAggregation,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         Weighting,
     )
 else:  # OmegaConf knows no Literal: to it such a field is a string; __post_init__ checks it
-    AdvantageScale = Guard = KLEstimator = LossAggregation = str
+    AdvantageScale = ScoreShape = Guard = KLEstimator = LossAggregation = str
     Mode = Normalization = Share = Weighting = str
 
 
@@ -29,11 +30,14 @@ class AlgorithmConfig:
     """The GPRL update (METHOD §2); ``algorithm=grpo`` is this with one axis, a scalar reward."""
 
     name: str = "gprl"  # gprl | grpo; grpo: the preference model must be Bradley-Terry
+    score_shape: ScoreShape = "linear"  # bounded: mean chance of winning, not mean score; ours
     normalization: Normalization = "per_axis"
     weighting: Weighting = "eigenvalue"
     advantage_scale: AdvantageScale = "paper"
     advantage_epsilon: float = 1e-4  # ε of the z-score; ours
     min_axis_std: float = 0.01  # an axis under this share of its running mean std is masked; ours
+    # A z-score divides by at least this share of the axis's mean std in the first iteration; ours
+    axis_std_floor: float = 0.0
     loss_aggregation: LossAggregation = "dr_grpo"
     clip_epsilon: float = 0.2
     clip_epsilon_high: float | None = None  # None: as clip_epsilon; DAPO's clip-higher: 0.28
@@ -48,6 +52,7 @@ class AlgorithmConfig:
     max_logprob_mismatch: float | None = None
 
     def __post_init__(self) -> None:
+        one_of("algorithm.score_shape", self.score_shape, options.ScoreShape)
         one_of("algorithm.normalization", self.normalization, options.Normalization)
         one_of("algorithm.weighting", self.weighting, options.Weighting)
         one_of("algorithm.advantage_scale", self.advantage_scale, options.AdvantageScale)
@@ -59,6 +64,7 @@ class AlgorithmConfig:
             key + "advantage_epsilon", self.advantage_epsilon > 0, self.advantage_epsilon, "> 0"
         )
         require(key + "min_axis_std", 0 <= self.min_axis_std < 1, self.min_axis_std, "in [0, 1)")
+        require(key + "axis_std_floor", self.axis_std_floor >= 0, self.axis_std_floor, ">= 0")
         require(key + "clip_epsilon", 0 < self.clip_epsilon < 1, self.clip_epsilon, "in (0, 1)")
         high = self.clip_epsilon_high
         require(key + "clip_epsilon_high", high is None or high > 0, high, "> 0, or null")

@@ -29,10 +29,12 @@ def _centred(values: Float[Tensor, "groups size *rest"]) -> Float[Tensor, "group
 
 
 def _standardized(
-    values: Float[Tensor, "groups size *rest"], epsilon: float
+    values: Float[Tensor, "groups size *rest"], epsilon: float, least_std: Tensor | float = 0.0
 ) -> Float[Tensor, "groups size *rest"]:
     centred = _centred(values)
-    return centred / (centred.square().mean(1, keepdim=True).sqrt() + epsilon)
+    std = centred.square().mean(1, keepdim=True).sqrt()
+    # A std of NaN stays: hidden, it would turn a broken preference model into a silent one.
+    return centred / (torch.where(std < least_std, least_std, std) + epsilon)
 
 
 def axis_std(scores: Float[Tensor, "groups size axes"]) -> Float[Tensor, "groups axes"]:
@@ -61,15 +63,18 @@ def normalize_axes(
     normalization: Normalization,
     mask: Bool[Tensor, "groups axes"] | None = None,
     epsilon: float = 1e-4,
+    least_std: Float[Tensor, " axes"] | None = None,
 ) -> Float[Tensor, "groups size axes"]:
     """Axis advantages ``Â_l(i) = (ŝ_l(i) - mean_l) / (std_l + ε)`` over the group (GPRL, step 2).
 
     The z-score for ``per_axis`` and ``per_axis_whitened``, the scores as they are for ``global``
     and ``none``. An axis that ``mask`` drops, and an axis on which all responses are equal, gives
-    exactly 0.
+    exactly 0. With ``least_std``, a z-score divides by no less than this, so that an axis on which
+    the responses hardly differ is not blown up to the size of the others (ours).
     """
     per_axis = normalization in ("per_axis", "per_axis_whitened")
-    advantages = _standardized(scores, epsilon) if per_axis else scores
+    floor = 0.0 if least_std is None else least_std.to(scores)
+    advantages = _standardized(scores, epsilon, floor) if per_axis else scores
     return advantages if mask is None else torch.where(mask[:, None], advantages, 0.0)
 
 

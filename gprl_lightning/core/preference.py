@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gprl_lightning.core.options import ScoreShape
+
 
 def axis_pairs(vectors: Float[Tensor, "*batch two_axes"]) -> Float[Tensor, "*batch axes 2"]:
     """The two coordinates of each axis: axis l owns entries 2l and 2l + 1 (GPM)."""
@@ -44,14 +46,25 @@ def scores_against(
 
 def group_scores(
     vectors: Float[Tensor, "groups size two_axes"],
+    score_shape: ScoreShape = "linear",
+    tau: float = 1.0,
 ) -> Float[Tensor, "groups size axes"]:
     """Mean score against the rest of the group, ``1/(G-1) · Σ_{j≠i} s_l(i, j)`` (GPRL, step 1).
 
     In O(G · k), as the cross product of ``v_i`` with ``Σ_j (v_j - v_i)``; ``v_i × v_i = 0`` makes
     this the cross product with ``Σ_j v_j``, but the differences keep their digits where the
     responses are nearly alike, and give exactly 0 where they are equal. Needs G >= 2.
+
+    Args:
+        vectors: of each response.
+        score_shape: ``bounded`` takes ``σ(s_l(i, j) / tau) - ½``, the chance of winning less that
+            of a tie, in place of ``s_l``, from the G × G matrix (ours): how far a response is
+            ahead then counts for little. It too sums to 0 over the group.
+        tau: temperature of the bounded score.
     """
     size = vectors.shape[1]
+    if score_shape == "bounded":
+        return torch.tanh(pairwise_scores(vectors) / (2 * tau)).sum(2) / (2 * (size - 1))
     offsets = vectors - vectors[:, :1]
     to_others = offsets.sum(1, keepdim=True) - size * offsets
     return _cross(axis_pairs(vectors), axis_pairs(to_others)) / (size - 1)

@@ -85,6 +85,8 @@ class GPRLModule(L.LightningModule):
         self.anchors = Anchors(seed, self.num_axes) if anchored else None
         self.running_axis_std: Tensor
         self.register_buffer("running_axis_std", torch.zeros(self.num_axes))
+        self.starting_axis_std: Tensor  # of the first iteration
+        self.register_buffer("starting_axis_std", torch.zeros(self.num_axes))
 
     # The algorithm --------------------------------------------------------------------------------
 
@@ -117,9 +119,12 @@ class GPRLModule(L.LightningModule):
         embeddings = self.preference_model.module.embed(
             rollout.prompts.messages, rollout.grouped_responses()
         )
-        scores = group_scores(embeddings.vectors)
+        tau = self.preference_model.module.tau
+        scores = group_scores(embeddings.vectors, cfg.score_shape, tau)
+        mask = self._axis_mask(scores)
+        least_std = cfg.axis_std_floor * self.starting_axis_std
         axis_advantages = normalize_axes(
-            scores, cfg.normalization, self._axis_mask(scores), cfg.advantage_epsilon
+            scores, cfg.normalization, mask, cfg.advantage_epsilon, least_std
         )
         advantages = aggregate_axes(
             axis_advantages,
@@ -148,6 +153,8 @@ class GPRLModule(L.LightningModule):
         *summed, groups = sum_over_processes(torch.cat([total, count]))
         mean = (torch.stack(summed) / groups).to(self.running_axis_std)
         first = self.running_axis_std.count_nonzero() == 0
+        starting = first & mean.isfinite()
+        self.starting_axis_std = torch.where(starting, mean, self.starting_axis_std)
         running = torch.where(first, mean, 0.9 * self.running_axis_std + 0.1 * mean)
         # A NaN would stay in the mean for ever; in the scores it ends as a skipped step.
         self.running_axis_std = torch.where(mean.isfinite(), running, self.running_axis_std)

@@ -115,9 +115,10 @@ ARMS = [
         ("paper", "matched"),
     )
 ]
+ARMS += [{"score_shape": "bounded"}, {"axis_std_floor": 1.5}]
 
 
-@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: "-".join(arm.values()))
+@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: "-".join(map(str, arm.values())))
 def test_every_arm_is_rederived_to_1e_6(tmp_path, arm):
     witness = _run(tmp_path, iterations=2, min_axis_std=0.3, **arm)
     logged = LoggedRollout.read(tmp_path, 2)

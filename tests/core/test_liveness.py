@@ -20,11 +20,13 @@ from tests.core.examples import batch, double, gates, multipliers
 
 # Values of each option, all of which must act differently, and what else has to be set for that.
 ALGORITHM: dict[str, tuple] = {
+    "score_shape": get_args(options.ScoreShape),
     "normalization": get_args(options.Normalization),
     "weighting": get_args(options.Weighting),
     "advantage_scale": get_args(options.AdvantageScale),
     "advantage_epsilon": (1e-4, 0.1),
     "min_axis_std": (0.01, 0.8),
+    "axis_std_floor": (0.0, 1.0, 2.0),
     "loss_aggregation": get_args(options.LossAggregation),
     "clip_epsilon": (0.2, 0.1),
     "clip_epsilon_high": (None, 0.28, 0.5),
@@ -59,10 +61,12 @@ CALLBACK = {"enabled", "anchor"}  # whether there is a monitor, and whether it g
 def update(config: AlgorithmConfig) -> Tensor:
     """Loss and its gradient by token, of 18 responses of one to five tokens in three groups."""
     axes, generator = 3, torch.Generator().manual_seed(0)
-    scores = group_scores(double(batch("random", axes)))
+    scores = group_scores(double(batch("random", axes)), config.score_shape, 0.1)
     std = axis_std(scores)
+    least_std = config.axis_std_floor * std.mean(0)
     mask = axis_mask(std, std.mean(0), config.min_axis_std)
-    normalized = normalize_axes(scores, config.normalization, mask, config.advantage_epsilon)
+    epsilon = config.advantage_epsilon
+    normalized = normalize_axes(scores, config.normalization, mask, epsilon, least_std)
     advantages = aggregate_axes(
         normalized,
         double(gates(axes)),

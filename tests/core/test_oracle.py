@@ -59,6 +59,24 @@ def test_scores(kind: str, axes: int) -> None:
     close(scores_against(vectors, vectors[:, :2]), [[row[:2] for row in g] for g in pairs])
 
 
+@pytest.mark.parametrize(("kind", "axes"), product(KINDS, AXES))
+def test_bounded_group_scores(kind: str, axes: int) -> None:
+    groups = batch(kind, axes)
+    for tau in (0.1, 1.0):
+        found = group_scores(double(groups), "bounded", tau)
+        close(found, [oracle.bounded_group_scores(g, tau) for g in groups])
+        close(found.sum(1), torch.zeros(len(groups), axes).tolist())
+
+
+def test_bounded_scores_of_bradley_terry_by_hand() -> None:
+    """Rewards 0, 1 and 100 (vectors [r, 1]): 100 gains no more than two sure wins."""
+    found = group_scores(double([[[0.0, 1.0], [1.0, 1.0], [100.0, 1.0]]]), "bounded", 1.0)
+    step = oracle.win_probability(1.0, 1.0)
+    assert found.flatten().tolist() == pytest.approx(
+        [(1 - step + 0) / 2 - 0.5, (step + 0) / 2 - 0.5, 1 - 0.5]
+    )
+
+
 @pytest.mark.parametrize("axes", AXES)
 def test_group_scores_in_single_precision(axes: int) -> None:
     groups = batch("random", axes)
@@ -137,6 +155,22 @@ def test_advantages_with_masked_axes(options: tuple[str, str, str]) -> None:
     assert mask.tolist() == keep
     expected = oracle.advantages(scores, gates(3), multipliers(3), *options, keep=keep)
     close(package_advantages(groups, options, mask=mask), expected)
+
+
+@pytest.mark.parametrize("normalization", get_args(Normalization))
+def test_advantages_with_a_floored_std(normalization: str) -> None:
+    """The floor stands above the std of some axes and below that of others."""
+    groups = batch("random", 3)
+    scores = [oracle.group_scores(g) for g in groups]
+    stds = [oracle.axis_stds(s) for s in scores]
+    least = [oracle.mean(oracle.column(stds, axis)) for axis in range(3)]
+    below = {std < floor for row in stds for std, floor in zip(row, least, strict=True)}
+    assert below == {True, False}
+    found = package.normalize_axes(
+        group_scores(double(groups)), normalization, None, 1e-4, double(least)
+    )
+    keep = [True] * 3
+    close(found, [oracle.axis_advantages(s, normalization, keep, 1e-4, least) for s in scores])
 
 
 def test_an_axis_without_variance_is_masked() -> None:

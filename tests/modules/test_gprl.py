@@ -114,7 +114,8 @@ def test_bradley_terry_makes_it_grpo():
 
 def test_reference_and_preference_model_never_enter_a_checkpoint_or_the_optimiser():
     module = tiny_module()
-    assert all(k.startswith("policy.") or k == "running_axis_std" for k in module.state_dict())
+    own = {"running_axis_std", "starting_axis_std"}
+    assert all(k.startswith("policy.") or k in own for k in module.state_dict())
     optimiser = module.configure_optimizers()["optimizer"]
     held = {id(p) for g in optimiser.param_groups for p in g["params"]}
     assert held == {id(p) for p in module.policy.parameters()}
@@ -130,6 +131,29 @@ def test_masked_axis_gives_no_advantage():
     module.running_axis_std = torch.ones(3)
     mask = module._axis_mask(scores)
     assert mask.tolist() == [[True, False, True], [True, True, True]]
+
+
+def test_the_floor_of_a_z_score_is_the_first_iteration_s_spread():
+    """An axis whose spread later falls to a tenth gets a tenth of the advantages, not all."""
+    module = tiny_module(axis_std_floor=1.0)
+    scores = torch.tensor([3.0, -3.0, 1.0, -1.0])[None, :, None].repeat(2, 1, 3)
+    module._axis_mask(scores)
+    first = module.starting_axis_std.clone()
+    assert first.tolist() == pytest.approx([5**0.5] * 3)
+    module._axis_mask(scores / 10)
+    assert torch.equal(module.starting_axis_std, first)
+    assert not torch.equal(module.running_axis_std, first)
+    floored, plain = _scored(module), _scored(tiny_module())
+    module.starting_axis_std = 100 * module.running_axis_std
+    lower = _scored(module)
+    assert lower.advantages.abs().max() < 0.5 * plain.advantages.abs().max()
+    assert lower.advantages.abs().max() < floored.advantages.abs().max()
+
+
+def test_bounded_scores_reach_the_advantages():
+    linear, bounded = _scored(tiny_module()), _scored(tiny_module(score_shape="bounded"))
+    assert torch.equal(linear.vectors, bounded.vectors)
+    assert (linear.advantages - bounded.advantages).abs().max() > 1e-3
 
 
 def test_rollout_is_the_same_after_the_policy_moves_back(tmp_path):
