@@ -78,11 +78,13 @@ def _divisor(total: int, near: int) -> int:
 
 def check_preference_model(config: Config) -> None:
     model = config.preference_model
-    scalar = model.kind == "bradley_terry"
+    if model.kind == "gold":
+        _check_gold(config)
+    scalar = model.kind in ("bradley_terry", "gold")
     if scalar and model.num_axes != 1:
         raise ConfigError(
             f"preference_model.num_axes={model.num_axes}: expected 1, because "
-            "preference_model.kind=bradley_terry has one axis. Set preference_model.num_axes=1, or "
+            f"preference_model.kind={model.kind} has one axis. Set preference_model.num_axes=1, or "
             "preference_model.kind=gpm."
         )
     if config.algorithm.name == "grpo" and not scalar:
@@ -109,6 +111,20 @@ def check_preference_model(config: Config) -> None:
             f"{expected} entries; the one in {model.path} has {rows}. Set {fix}, or another "
             "preference_model.path."
         )
+
+
+def _check_gold(config: Config) -> None:
+    for key, found, expected, why in (
+        ("task", config.task, "train_policy", "the gold is not trained"),
+        ("preference_model.path", config.preference_model.path, "sandbox", "it is the sandbox's"),
+        ("data.path", config.data.path, "sandbox", "it knows the sandbox's requests alone"),
+        ("drift.enabled", config.drift.enabled, False, "it has one axis, and no vectors to anchor"),
+    ):
+        if found != expected:
+            raise ConfigError(
+                f"{key}={found}: expected {expected} with preference_model.kind=gold, because "
+                f"{why}. Set {key}={str(expected).lower()}, or preference_model.kind=gpm."
+            )
 
 
 def check_data(config: Config) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from gprl_lightning import metrics
@@ -189,4 +190,18 @@ def _cell(row: Mapping[str, float], name: str) -> str:
     return f"{row[name]:.4g}" + ("" if math.isnan(spread) else f" ± {spread:.2g}")
 
 
+def sibling_job(key: str, value: str) -> str:
+    """``${sibling_job:ablation,none}`` in conf/: the job's folder that differs in one override.
+
+    For an arm that takes something from another arm's finished run, of the same seed.
+    """
+    if not HydraConfig.initialized():
+        return f"{key}={value}"
+    hydra = HydraConfig.get()
+    own = hydra.job.override_dirname.split(",")
+    other = [f"{key}={value}" if o.startswith(f"{key}=") else o for o in own]
+    return str(Path(hydra.sweep.dir) / folder_name(",".join(other)))
+
+
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+OmegaConf.register_new_resolver("sibling_job", sibling_job, replace=True)

@@ -46,6 +46,8 @@ EVAL_WIN_RATE_LOW = "eval/win_rate_low"
 EVAL_WIN_RATE_HIGH = "eval/win_rate_high"
 EVAL_LENGTH_CONTROLLED = "eval/length_controlled_win_rate"
 EVAL_GOLD = "eval/gold"  # format with per_axis(), by the axis's name
+EVAL_KL = "eval/kl"  # of whole responses, in nats; √ of it is the study's distance
+EVAL_DISTINCT_BIGRAMS = "eval/distinct_bigrams"
 EVAL_RESPONSE_LENGTH = "eval/response_length"
 EVAL_PROXY_WIN_RATE = "eval/proxy_win_rate"
 

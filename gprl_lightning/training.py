@@ -20,6 +20,7 @@ from gprl_lightning.callbacks.checkpoint import IterationCheckpoint
 from gprl_lightning.callbacks.drift_monitor import DriftMonitor
 from gprl_lightning.callbacks.evaluation import HeldOutEvaluation
 from gprl_lightning.callbacks.invariants import Invariants
+from gprl_lightning.callbacks.kl_schedule import KLSchedule, read_schedule
 from gprl_lightning.callbacks.progress import IterationBar
 from gprl_lightning.checkpoint_files import checkpoint_to_resume, iteration_of
 from gprl_lightning.config import Config, ConfigError, DriftConfig
@@ -66,7 +67,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
         cfg.trainer,
         callbacks=[
             invariants(config, folder),
-            *drift_monitor(config, preference_model.num_axes, folder),
+            *drift_control(config, preference_model.num_axes, folder),
             *held_out_evaluation(config, policy, held_out, module),
             *[instantiate(c) for c in cfg.callbacks.values()],
             IterationBar(),
@@ -137,8 +138,12 @@ def require_device(trainer: DictConfig) -> None:
 
 
 def build_preference_model(config: Config) -> PreferenceModel:
-    """The sandbox's, trained on demand, or a checkpoint's."""
+    """The sandbox's, trained on demand, or its gold, or a checkpoint's."""
     options = config.preference_model
+    if options.kind == "gold":
+        from gprl_lightning.sandbox.gold_reward import gold_preference_model
+
+        return gold_preference_model(config)
     if options.path in BUILTIN:
         return sandbox_preference_model(config)
     from gprl_lightning.models.checkpoints import load_preference_model
@@ -176,15 +181,18 @@ def invariants(config: Config, folder: Path) -> L.Callback:
     return Invariants(folder, options.max_bad_steps, options.max_logprob_mismatch)
 
 
-def drift_monitor(config: Config, num_axes: int, folder: Path) -> list[L.Callback]:
-    """The monitor of ``drift``, or nothing where it is disabled."""
+def drift_control(config: Config, num_axes: int, folder: Path) -> list[L.Callback]:
+    """The monitor of ``drift``, or the schedule that replays one, or nothing."""
+    kl_coef, schedule = config.algorithm.kl_coef, config.drift.schedule
+    if schedule is not None:
+        return [KLSchedule(read_schedule(schedule, config.iterations, kl_coef))]
     if not config.drift.enabled:
         return []
-    return [DriftMonitor(drift_settings(config.drift, config.algorithm.kl_coef), num_axes, folder)]
+    return [DriftMonitor(drift_settings(config.drift, kl_coef), num_axes, folder)]
 
 
 def drift_settings(drift: DriftConfig, kl_coef: float) -> DriftSettings:
-    values = {k: v for k, v in vars(drift).items() if k not in {"enabled", "anchor"}}
+    values = {k: v for k, v in vars(drift).items() if k not in {"enabled", "anchor", "schedule"}}
     return DriftSettings(kl_coef=kl_coef, **values)
 
 

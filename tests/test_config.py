@@ -20,12 +20,14 @@ TRAINING = [
 ]
 ABLATIONS = [a for a in options("ablation") if a != "none"]
 GRIDS = [g for g in options("grid") if g != "none"]
+SEEDS = {"paper_table": 5}
 REFERENCE = ROOT / "tests/fixtures/gpm_reference/checkpoints"
 
 # An option that is not complete by itself, and what completes it.
 COMPLETED = {
     ("algorithm", "grpo"): "preference_model=sandbox_bt",
     ("data", "jsonl"): "data.path=README.md",
+    ("drift", "replay"): "drift.schedule=runs/some_run/metrics.csv",
     ("preference_model", "folder"): "preference_model.path=sandbox",
     ("preference_model", "folder_bt"): "preference_model.path=sandbox",
 }
@@ -109,16 +111,21 @@ def test_an_override_has_the_last_word():
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_job_of_every_grid_is_valid(grid):
-    """A grid needs no -m, and goes over three seeds."""
-    hydra = composed(f"grid={grid}", hydra=True).hydra
+    """A grid needs no -m, and goes over three seeds; the study's over as many as its page says."""
+    cfg = composed(f"grid={grid}", hydra=True)
+    hydra = cfg.hydra
     assert hydra.mode.name == "MULTIRUN"
-    assert hydra.sweep.dir == f"runs/sandbox/grid_{grid}"
+    assert hydra.sweep.dir == f"runs/{cfg.name}/grid_{grid}"
     params = {k: str(v).split(",") for k, v in hydra.sweeper.params.items()}
-    assert params.pop("seed") == ["0", "1", "2"]
+    assert params.pop("seed") == [str(seed) for seed in range(SEEDS.get(grid, 3))]
     jobs = list(product(*([f"{k}={v}" for v in values] for k, values in params.items())))
     assert len(jobs) >= 2
     resolved = [OmegaConf.to_yaml(composed(f"grid={grid}", *job)) for job in jobs]
     assert len(set(resolved)) == len(jobs), "two arms are the same run"
+    if "ablation" in params and "grpo_bt_replayed" in params["ablation"]:
+        assert next(iter(hydra.sweeper.params)) == "seed", "whole seeds first"
+        order = params["ablation"]
+        assert order.index("none") < order.index("grpo_bt_replayed"), "its β come from there"
     for job in jobs:
         validate(composed(f"grid={grid}", *job))
 
@@ -191,6 +198,9 @@ MISTAKES = [
     ("data.held_out=0", "data.held_out=0: expected held-out prompts"),
     ("evaluation.judge=me", "evaluation.judge='me': expected one of sandbox_gold"),
     ("drift.guard=anchored drift.anchor=false", "drift.anchor=False: expected true"),
+    ("drift.schedule=metrics.csv", "drift.enabled=True: expected false with drift.schedule"),
+    ("algorithm.score_shape=flat", "algorithm.score_shape='flat': expected one of linear"),
+    ("algorithm.axis_std_floor=-1", "algorithm.axis_std_floor=-1.0: expected >= 0"),
     ("drift.threshold=-1", "drift.threshold=-1: expected auto, or > 0"),
     ("optimizer.lr=0", "optimizer.lr=0: expected a number > 0"),
     ("scheduler.name=cosin", "scheduler.name='cosin': expected one of constant"),

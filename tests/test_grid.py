@@ -8,7 +8,9 @@ import math
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from gprl_lightning import grid
 from gprl_lightning.grid import (
     Job,
     arm,
@@ -16,6 +18,7 @@ from gprl_lightning.grid import (
     folder_name,
     format_table,
     half_width,
+    sibling_job,
     summarize,
     write_csv,
 )
@@ -56,6 +59,18 @@ def test_folder_names():
     assert "/" not in folder_name("data.path=/some/file.jsonl,seed=1")
     long = [folder_name(f"key={'x' * 300},seed={seed}") for seed in (0, 1)]
     assert long[0] != long[1] and all(len(name) <= 180 for name in long)
+
+
+def test_a_sibling_job_is_found_by_its_overrides(monkeypatch):
+    """The folder that the sweeper gives to the job with another value of one override."""
+    dirname = "ablation=grpo_bt_replayed,data.path=/a/b.jsonl,seed=3"
+    hydra = OmegaConf.create(
+        {"job": {"override_dirname": dirname}, "sweep": {"dir": "runs/study/grid"}}
+    )
+    monkeypatch.setattr(grid.HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(grid.HydraConfig, "get", lambda: hydra)
+    expected = folder_name("ablation=none,data.path=/a/b.jsonl,seed=3")
+    assert sibling_job("ablation", "none") == f"runs/study/grid/{expected}"
 
 
 def _job(folder: Path, *overrides: str, final: dict | None = None, config: str = "x: 1\n") -> Job:

@@ -11,8 +11,9 @@ import lightning as L
 import torch
 
 from gprl_lightning import metrics
-from gprl_lightning.core.batch import PromptBatch
+from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.core.preference import pairwise_scores, total_scores
+from gprl_lightning.evaluation.diversity import distinct_bigrams
 from gprl_lightning.evaluation.judges import Judge
 from gprl_lightning.evaluation.win_rate import length_controlled_win_rate, win_rate
 
@@ -25,6 +26,7 @@ class Answers:
 
     texts: list[str]
     lengths: list[int]
+    rollouts: list[Rollout]
 
 
 class HeldOutEvaluation(L.Callback):
@@ -66,11 +68,13 @@ class HeldOutEvaluation(L.Callback):
         sampler.group_size, sampler.temperature = 1, self.temperature
         texts: list[str] = []
         lengths: list[int] = []
+        rollouts: list[Rollout] = []
         for batch in self.batches:
             rollout = sampler.sample(policy, batch.to(pl_module.device), pl_module.seed + seed)
             texts += rollout.responses
             lengths += rollout.response_mask.sum(1).tolist()
-        return Answers(texts, lengths)
+            rollouts.append(rollout)
+        return Answers(texts, lengths, rollouts)
 
     def _evaluate(self, trainer: L.Trainer, pl_module: Any, iteration: int) -> None:
         # Every process computes the same figures: the logger writes those of the first.
@@ -92,6 +96,8 @@ class HeldOutEvaluation(L.Callback):
             metrics.EVAL_LENGTH_CONTROLLED: length_controlled_win_rate(
                 outcomes, answers.lengths, baseline.lengths
             ),
+            metrics.EVAL_KL: self._sequence_kl(pl_module, answers),
+            metrics.EVAL_DISTINCT_BIGRAMS: distinct_bigrams(answers.texts),
             metrics.EVAL_RESPONSE_LENGTH: sum(answers.lengths) / len(answers.lengths),
             metrics.EVAL_PROXY_WIN_RATE: self._proxy_win_rate(pl_module, answers, baseline),
             metrics.ITERATION: float(iteration),
@@ -103,6 +109,29 @@ class HeldOutEvaluation(L.Callback):
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
         for logger in trainer.loggers:
             logger.log_metrics(values, step=iteration)
+
+    @torch.no_grad()
+    def _sequence_kl(self, pl_module: Any, answers: Answers) -> float:
+        """KL to the reference of whole responses, in nats: ``E_y[Σ_t log π - log π_ref]``.
+
+        The mean over the held-out answers, which are the policy's own samples: unbiased, and so
+        now and then below 0 where policy and reference are alike. Both are taken at the
+        temperature of the rollouts; with another ``evaluation.temperature`` the samples are not
+        quite the policy's.
+        """
+        size, total = pl_module.algorithm.micro_batch_size, 0.0
+        for rollout in answers.rollouts:
+            prompts, count = rollout.prompts, len(rollout.responses)
+            for rows in torch.arange(count, device=prompts.mask.device).split(size or count):
+                inputs = (
+                    prompts.input_ids[rows],
+                    prompts.mask[rows],
+                    rollout.response_ids[rows],
+                    rollout.response_mask[rows],
+                )
+                difference = pl_module.policy(*inputs)[0] - pl_module.reference(*inputs)[0]
+                total += float(difference.double().sum())
+        return total / len(answers.texts)
 
     @torch.no_grad()
     def _proxy_win_rate(self, pl_module: Any, answers: Answers, baseline: Answers) -> float:

@@ -11,12 +11,12 @@ from gprl_lightning.core import options
 if TYPE_CHECKING:
     from gprl_lightning.core.options import (
         AdvantageScale,
-        ScoreShape,
         Guard,
         KLEstimator,
         LossAggregation,
         Mode,
         Normalization,
+        ScoreShape,
         Share,
         Weighting,
     )
@@ -124,6 +124,8 @@ class DriftConfig:
     return_rate: float = 0.95  # ρ
     anchor: bool = True  # compute the anchored statistic (one stored response per prompt)
     guard_margin: float = 0.25  # rise of the anchored score that marks an axis as exploited; ours
+    # A metrics.csv whose β is replayed, iteration by iteration, in the monitor's stead; ours
+    schedule: str | None = None
 
     def __post_init__(self) -> None:
         key = "drift."
@@ -146,5 +148,9 @@ class DriftConfig:
         require(key + "kl_gain", self.kl_gain >= 0, self.kl_gain, ">= 0")
         require(key + "kl_bound", self.kl_bound >= 1, self.kl_bound, ">= 1")
         require(key + "return_rate", 0 <= self.return_rate <= 1, self.return_rate, "in [0, 1]")
+        if self.schedule is not None:
+            require(key + "schedule", self.schedule != "", self.schedule, "a run's metrics.csv")
+            expected = "false with drift.schedule, which sets β in the monitor's stead"
+            require(key + "enabled", not self.enabled, self.enabled, expected)
         if self.guard == "anchored":
             require(key + "anchor", self.anchor, self.anchor, "true where drift.guard=anchored")

@@ -55,7 +55,8 @@ class PreferenceModelConfig:
     """
 
     path: str = "sandbox"
-    kind: Kind = "gpm"  # gpm | bradley_terry
+    # gpm | bradley_terry | gold (ours): the sandbox's own judge as the reward, a ceiling
+    kind: Kind = "gpm"
     num_axes: int = 3  # k; must be the checkpoint's
     eigenvalue_scale: EigenvalueScale | None = (
         None  # simplex | scaled; None: the checkpoint's, else simplex

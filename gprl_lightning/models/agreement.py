@@ -40,7 +40,7 @@ def require_policy_tokens(policy: Policy) -> None:
 
 
 def require_judge_text(preference_model: PreferenceModel, policy: Policy) -> None:
-    """The preference model reads text by a tokenizer of its own.
+    """The preference model reads text by a tokenizer of its own, or reads words (the gold).
 
     Raises:
         NotText: it has the policy's tokenizer object.
@@ -51,6 +51,8 @@ def require_judge_text(preference_model: PreferenceModel, policy: Policy) -> Non
             "preference_model.path: expected a tokenizer of its own; found the policy's, whose "
             "tokens another model reads as another text. Load it with load_preference_model."
         )
+    if preference_model.kind == "gold":
+        return
     embedding = preference_model.backbone.get_input_embeddings()
     highest = _highest_id(preference_model.tokenizer)
     _require_ids("preference_model.path", highest, int(embedding.weight.shape[0]))

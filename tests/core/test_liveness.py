@@ -55,7 +55,8 @@ DRIFT: dict[str, tuple] = {
     "kl_coef": (0.02, 0.05),
 }
 NEEDS = {"threshold_quantile": {"threshold": "auto"}, "guard_margin": {"guard": "anchored"}}
-CALLBACK = {"enabled", "anchor"}  # whether there is a monitor, and whether it gets anchored scores
+# Whether there is a monitor, whether it gets anchored scores, and what stands in for it.
+CALLBACK = {"enabled", "anchor", "schedule"}
 
 
 def update(config: AlgorithmConfig) -> Tensor:

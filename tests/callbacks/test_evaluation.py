@@ -1,0 +1,66 @@
+"""What is evaluated on held-out prompts is truly computed: the KL of whole responses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gprl_lightning import metrics
+from gprl_lightning.callbacks.evaluation import EVALUATION_SEED, HeldOutEvaluation
+from gprl_lightning.evaluation.judges import PreferenceModelJudge
+from gprl_lightning.loggers import read_metrics
+from tests.tiny import tiny_prompts
+from tests.worlds import tiny_loader, tiny_module, tiny_trainer
+
+TEXTS = ["sing", "count to ten", "say hello to all", "go", "be brief"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    module = tiny_module(iterations=4, lr=3e-3, micro_batch_size=2)
+    batches = [
+        tiny_prompts(module.policy, TEXTS[:3]),
+        tiny_prompts(module.policy, TEXTS[3:], first=3),
+    ]
+    judge = PreferenceModelJudge(module.preference_model.module)
+    evaluation = HeldOutEvaluation(batches, judge, every=2, temperature=1.0)
+    trainer = tiny_trainer(folder, every=100, callbacks=[evaluation])
+    trainer.fit(module, tiny_loader(module, 4))
+    return folder, module, evaluation
+
+
+def _one_by_one(network, prompts, rollout, row):
+    """Σ_t log π(y_t | x, y_<t) of one response, from the logits of the model alone."""
+    prompt = prompts.input_ids[row][prompts.mask[row]]
+    response = rollout.response_ids[row][rollout.response_mask[row]]
+    ids = torch.cat([prompt, response])[None]
+    logprobs = network.causal_lm(input_ids=ids).logits[0].double().log_softmax(-1)
+    places = torch.arange(len(prompt) - 1, ids.shape[1] - 1)
+    return float(logprobs[places, response].sum())
+
+
+@torch.no_grad()
+def test_kl_is_the_mean_log_ratio_of_whole_responses(run):
+    folder, module, evaluation = run
+    answers = evaluation._answer(module, module.policy, EVALUATION_SEED)
+    assert [len(r.responses) for r in answers.rollouts] == [3, 2]
+    ratios = [
+        _one_by_one(module.policy, rollout.prompts, rollout, row)
+        - _one_by_one(module.reference.module, rollout.prompts, rollout, row)
+        for rollout in answers.rollouts
+        for row in range(len(rollout.responses))
+    ]
+    logged = read_metrics(folder / "metrics.csv")[metrics.EVAL_KL]
+    assert logged[0] == [0, 2, 4]
+    assert logged[1][-1] == pytest.approx(sum(ratios) / 5, abs=1e-4)
+    assert abs(logged[1][-1]) > 0.01
+
+
+def test_at_the_start_policy_and_reference_are_alike(run):
+    assert read_metrics(run[0] / "metrics.csv")[metrics.EVAL_KL][1][0] == pytest.approx(0, abs=1e-5)
+
+
+def test_diversity_is_logged(run):
+    values = read_metrics(run[0] / "metrics.csv")[metrics.EVAL_DISTINCT_BIGRAMS][1]
+    assert len(values) == 3 and all(0 <= value <= 1 for value in values)

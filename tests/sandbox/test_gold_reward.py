@@ -1,0 +1,75 @@
+"""The gold as the reward: what the update is given are the gold's own verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gprl_lightning.config import ConfigError
+from gprl_lightning.core.preference import group_scores
+from gprl_lightning.sandbox.gold import GoldJudge
+from gprl_lightning.sandbox.gold_reward import gold_preference_model
+from gprl_lightning.sandbox.requests import all_requests
+from gprl_lightning.validation import validate
+from tests.composing import composed
+
+ANSWERS = [
+    "The cafe is lovely and the coffee is good. I enjoyed it very much and will come again soon.",
+    "bad bad bad bad bad",
+    "The coffee at this cafe was cold, and we did not like the service at all.",
+    "Coffee.",
+    "The cafe is lovely and the coffee is good. I enjoyed it very much and will come again soon.",
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return gold_preference_model(validate(composed("ablation=gold_reward")))
+
+
+def test_group_scores_are_the_gold_s_mean_verdicts(model):
+    requests = all_requests()[:2]
+    prompts = [({"role": "user", "content": request.text},) for request in requests]
+    groups = [ANSWERS, ANSWERS[::-1]]
+    found = group_scores(model.embed(prompts, groups).vectors)[..., 0]
+    judge = GoldJudge()
+    for row, request, group in zip(found.tolist(), requests, groups, strict=True):
+        expected = []
+        for i, answer in enumerate(group):
+            others = [other for j, other in enumerate(group) if j != i]
+            verdicts = [2 * judge.prefer(request, answer, other) - 1 for other in others]
+            expected.append(sum(verdicts) / len(verdicts))
+        assert row == pytest.approx(expected, abs=1e-6)
+        assert max(expected) - min(expected) > 0.5
+
+
+def test_it_prefers_what_the_gold_prefers(model):
+    request = all_requests()[0]
+    comparison = model.compare(request.text, ANSWERS[:2])
+    verdict = GoldJudge().prefer(request, *ANSWERS[:2])
+    assert verdict in (0.0, 1.0)
+    assert float(comparison.score[0, 1]) == pytest.approx(2 * verdict - 1)
+
+
+def test_nothing_of_it_can_be_trained(model):
+    assert torch.equal(model.embed([({"role": "user", "content": all_requests()[0].text},)],
+                                   [ANSWERS]).eigenvalues, torch.ones(1, 1))  # fmt: skip
+    with pytest.raises(NotImplementedError, match="give a group"):
+        model.embed_conversations([])
+
+
+@pytest.mark.parametrize(
+    "override,message",
+    [
+        ("drift.enabled=true", "drift.enabled=True: expected False"),
+        (f"data.path={Path(__file__)}", "data.path="),
+        ("preference_model.num_axes=2", "preference_model.kind=gold has one axis"),
+        ("task=train_preference_model", "the gold is not trained"),
+    ],
+)
+def test_where_it_cannot_be(override, message):
+    with pytest.raises(ConfigError) as refused:
+        validate(composed("ablation=gold_reward", override))
+    assert message in str(refused.value)
