@@ -33,12 +33,13 @@ class GoldPreferenceModel(PreferenceModel):
 
     Args:
         text: how conversations would become tokens; the gold reads words.
+        cyclic_votes: of the gold, as in the evaluation.
     """
 
-    def __init__(self, text: ChatText):
+    def __init__(self, text: ChatText, cyclic_votes: int = 0):
         super().__init__(nn.Identity(), nn.Linear(1, 1, bias=False), None, text, tau=1.0)
         self.kind = "gold"
-        self.gold = GoldJudge()
+        self.gold = GoldJudge(cyclic_votes=cyclic_votes)
 
     def embed(self, prompts: Sequence[Messages], responses: Sequence[Sequence[str]]) -> Embeddings:
         """Vectors of every response within its group; λ = 1."""
@@ -74,4 +75,5 @@ def gold_preference_model(config: Config) -> GoldPreferenceModel:
     """The gold as the reward, with a tokenizer of its own."""
     folder = policy_folder(config.policy.path, config.paths.cache)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    return GoldPreferenceModel(ChatText(tokenizer, config.preference_model.max_tokens))
+    text = ChatText(tokenizer, config.preference_model.max_tokens)
+    return GoldPreferenceModel(text, config.preference_training.cyclic_votes)
