@@ -15,6 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+# Tokens whose logits are made at a time: on a CPU they should stay in its cache.
+CHUNK_SIZES = {"cpu": 128}
+ACCELERATOR_CHUNK_SIZE = 1024
+
 
 def token_logprobs(
     hidden: Float[Tensor, "*batch width"],
@@ -23,7 +27,7 @@ def token_logprobs(
     temperature: float = 1.0,
     bias: Float[Tensor, " vocab"] | None = None,
     softcap: float | None = None,
-    chunk_size: int = 1024,
+    chunk_size: int | None = None,
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """Log-probability of each target and entropy of ``softmax(logits / temperature)``, in nats.
 
@@ -40,7 +44,7 @@ def token_logprobs(
         bias: of the output layer.
         softcap: logits become ``softcap · tanh(logits / softcap)`` before the temperature (Gemma
             2).
-        chunk_size: tokens at a time.
+        chunk_size: tokens at a time; None: what is fastest on the device.
 
     Returns:
         Log-probabilities, with a gradient (a first one only) to ``hidden``, ``head_weight`` and
@@ -49,7 +53,9 @@ def token_logprobs(
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    head = _Head(temperature, softcap, chunk_size)
+    head = _Head(
+        temperature, softcap, chunk_size or CHUNK_SIZES.get(device, ACCELERATOR_CHUNK_SIZE)
+    )
     flat, entropy = cast(
         "tuple[Tensor, Tensor]",
         _TokenLogprobs.apply(  # pyright: ignore[reportUnknownMemberType]
@@ -71,17 +77,26 @@ class _Head:
     softcap: float | None
     chunk_size: int
 
+    def room(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        """One chunk's logits: written over and over, as fresh memory costs more than the product
+        on a CPU."""
+        return hidden.new_empty(min(self.chunk_size, len(hidden)), len(weight))
+
     def logits(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, room: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Tempered logits of a chunk, and their derivative by the raw ones (None: constant)."""
-        raw = torch.nn.functional.linear(hidden, weight, bias)
-        raw = raw.to(_wide(hidden.dtype))
+        room = room[: len(hidden)]
+        if bias is None:
+            torch.mm(hidden, weight.T, out=room)
+        else:
+            torch.addmm(bias, hidden, weight.T, out=room)
+        raw = room.to(_wide(hidden.dtype))
         if self.softcap is None:
-            return raw / self.temperature, None
-        squashed = (raw / self.softcap).tanh()
+            return raw if self.temperature == 1 else raw.div_(self.temperature), None
+        squashed = raw.div_(self.softcap).tanh_()
         slope = (1 - squashed.square()) / self.temperature
-        return squashed * (self.softcap / self.temperature), slope
+        return squashed.mul_(self.softcap / self.temperature), slope
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -95,15 +110,21 @@ class _TokenLogprobs(Function):
     ) -> tuple[Tensor, Tensor]:
         normalizer = hidden.new_empty(len(hidden), dtype=_wide(hidden.dtype))
         logprobs, entropy = torch.empty_like(normalizer), torch.empty_like(normalizer)
+        room = head.room(hidden, weight)
+        weights = torch.empty_like(room, dtype=normalizer.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), head.chunk_size):
                 part = slice(start, start + head.chunk_size)
-                logits, _ = head.logits(hidden[part], weight, bias)
-                normalizer[part] = logits.logsumexp(-1)
-                chosen = logits.gather(-1, targets[part, None]).squeeze(-1)
-                logprobs[part] = chosen - normalizer[part]
-                probabilities = (logits - normalizer[part, None]).exp_()
-                entropy[part] = normalizer[part] - probabilities.mul_(logits).sum(-1)
+                logits, _ = head.logits(hidden[part], weight, bias, room)
+                peak = logits.amax(-1, keepdim=True)
+                chosen = logits.gather(-1, targets[part, None]) - peak
+                exponents = logits.sub_(peak)
+                exponentials = torch.exp(exponents, out=weights[: len(logits)])
+                total = exponentials.sum(-1)
+                log_total = total.log()
+                normalizer[part] = log_total + peak[:, 0]
+                logprobs[part] = chosen[:, 0] - log_total
+                entropy[part] = log_total - exponents.mul_(exponentials).sum(-1) / total
         ctx.save_for_backward(hidden, weight, bias, targets, normalizer)
         ctx.head = head
         ctx.mark_non_differentiable(entropy)
@@ -121,20 +142,27 @@ class _TokenLogprobs(Function):
         weight_grad = torch.zeros_like(weight, dtype=_wide(weight.dtype)) if for_weight else None
         bias_grad = torch.zeros_like(bias, dtype=_wide(bias.dtype)) if for_bias else None
         head: _Head = ctx.head
+        room = head.room(hidden, weight)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), head.chunk_size):
                 part = slice(start, start + head.chunk_size)
-                logits, slope = head.logits(hidden[part], weight, bias)
-                grad = (logits - normalizer[part, None]).exp_().neg_()
-                grad.scatter_add_(-1, targets[part, None], torch.ones_like(grad[:, :1]))
-                grad.mul_(grad_outputs[0][part, None])
-                grad = grad.div_(head.temperature) if slope is None else grad.mul_(slope)
+                logits, slope = head.logits(hidden[part], weight, bias, room)
+                outer = grad_outputs[0][part, None]
+                if slope is None:
+                    outer = outer / head.temperature
+                # d log p(target) / d logits = onehot(target) - p
+                grad = logits.sub_(normalizer[part, None]).exp_().mul_(-outer)
+                grad.scatter_add_(-1, targets[part, None], outer.to(grad))
+                if slope is not None:
+                    grad.mul_(slope)
                 if bias_grad is not None:
                     bias_grad += grad.sum(0)
                 grad = grad.to(hidden.dtype)
                 if hidden_grad is not None:
-                    hidden_grad[part] = grad @ weight
-                if weight_grad is not None:
+                    torch.mm(grad, weight, out=hidden_grad[part])
+                if weight_grad is not None and weight_grad.dtype == grad.dtype:
+                    weight_grad.addmm_(grad.T, hidden[part])
+                elif weight_grad is not None:
                     weight_grad += grad.T @ hidden[part]
         return (
             hidden_grad,

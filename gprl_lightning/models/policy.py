@@ -187,6 +187,7 @@ class _AdapterFree(nn.Module):
         super().__init__()
         self.policy = (policy,)  # in a tuple: its owner registers it, and only once
         self.eos_ids, self.pad_id, self.decode = policy.eos_ids, policy.pad_id, policy.decode
+        self.shares_prompts = policy.shares_prompts
 
     @contextmanager
     def sampling(self) -> Iterator[PreTrainedModel]:

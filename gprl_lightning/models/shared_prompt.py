@@ -161,13 +161,16 @@ class _Layout:
         return torch.cat([_Unpad.apply(before, self.prefix_places), out])
 
     def _rectangle(self, flat: Heads) -> Float[Tensor, "groups prefix_width heads width"]:
-        return _padded(flat, self.prefix_places, self.groups, self.prefix_width)
+        return padded(flat, self.prefix_places, self.groups, self.prefix_width)
 
     def _rows(self, flat: Heads) -> Float[Tensor, "rows suffix_width heads width"]:
-        return _padded(flat, self.suffix_places, self.rows, self.suffix_width)
+        return padded(flat, self.suffix_places, self.rows, self.suffix_width)
 
 
-def _padded(flat: Heads, places: Tensor, rows: int, width: int) -> Tensor:
+def padded(
+    flat: Heads, places: Int[Tensor, " n"], rows: int, width: int
+) -> Float[Tensor, "rows width heads head_width"]:
+    """Flat tokens at their places of a rectangle, and zeros elsewhere."""
     zeros = flat.new_zeros(rows * width, *flat.shape[1:])
     return zeros.index_copy(0, places, flat).unflatten(0, (rows, width))
 
@@ -186,7 +189,7 @@ class _Unpad(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
         (places,) = ctx.saved_tensors
-        return _padded(grad, places, *ctx.shape[:2]), None
+        return padded(grad, places, *ctx.shape[:2]), None
 
 
 @torch.no_grad()
