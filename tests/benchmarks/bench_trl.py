@@ -1,0 +1,106 @@
+"""A GPRL iteration against TRL's: the table of `docs/speed.md`.
+
+    pip install -e '.[bench]'
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_trl [--only A B] [--quick] [--table]
+
+For each setup and each setting of malloc: TRL's best micro-batch size is looked for; then three
+processes take turns, one iteration each: TRL, ours as ``train.py`` runs it (Lightning, metrics.csv,
+rollout tables, invariants, drift monitor, a preference model of the policy's size), and ours with a
+reward in Python, as TRL's. Ratios are of process CPU-seconds per iteration, pair by pair; start-up
+is left out. Results are kept in ``results.json``: a later call measures other rows, or, with
+``--table``, none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from tests.benchmarks.contest import (
+    CHEAP,
+    MALLOC,
+    OURS,
+    TRL,
+    Result,
+    best_micro_batch,
+    contest,
+    load,
+    save,
+)
+from tests.benchmarks.setups import SETUPS, Setup, make_world
+
+CACHE = Path(".cache/benchmarks")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(SETUPS), default=list(SETUPS))
+    parser.add_argument("--malloc", nargs="+", choices=list(MALLOC), default=list(MALLOC))
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the size, two pairs")
+    parser.add_argument("--table", action="store_true", help="print what has been measured")
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    options = parser.parse_args()
+    if options.quick:
+        options.cache, options.pairs = options.cache / "quick", 2
+    options.cache.mkdir(parents=True, exist_ok=True)
+    file = options.cache / "results.json"
+    results = load(file)
+    for name in [] if options.table else options.only:
+        setup = quick(SETUPS[name]) if options.quick else SETUPS[name]
+        for malloc in options.malloc:
+            result = measure(setup, malloc, options.cache, options.pairs, results)
+            results = [r for r in results if (r.setup, r.malloc) != (name, malloc)] + [result]
+            save(results, file)
+    print_table(results)
+
+
+def quick(setup: Setup) -> Setup:
+    """Small enough to see that both sides run."""
+    return replace(
+        setup, group_size=4, prompts=2, prompt_tokens=min(setup.prompt_tokens, 30), new_tokens=8
+    )
+
+
+def measure(setup: Setup, malloc: str, cache: Path, pairs: int, earlier: list[Result]) -> Result:
+    """One row. What TRL's micro-batch sizes cost is not measured twice."""
+    world = make_world(setup, cache)
+    known = [r.micro_batches for r in earlier if (r.setup, r.malloc) == (setup.name, malloc)]
+    sizes = tuple(s for s in (4, 8, 16, 32) if s <= setup.rollouts)
+    costs = known[0] if known else best_micro_batch(setup, world, MALLOC[malloc], sizes)
+    result = contest(setup, world, malloc, costs, pairs)
+    print(f"{setup.name}, malloc {malloc}: {result.ratio(OURS):.2f} times cheaper", flush=True)
+    return result
+
+
+def print_table(results: list[Result]) -> None:
+    print(
+        f"\nload average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores. CPU-s per iteration;"
+    )
+    print("ratios: medians of pairs, with the lowest and the highest pair.\n")
+    print(
+        f"{'setup':14}{'malloc':9}{'TRL (micro-batch)':>19}{'GPRL':>8}{'ratio':>7}"
+        f"{'pairs':>14}{'target':>8}  met{'cheap reward':>15}{'length':>16}"
+    )
+    for result in sorted(results, key=lambda r: (list(SETUPS).index(r.setup), r.malloc)):
+        print(row(result))
+
+
+def row(result: Result) -> str:
+    target = SETUPS[result.setup].targets[result.malloc != "default"]
+    best = min(result.micro_batches, key=lambda size: result.micro_batches[size])
+    seconds = {side: result.middle(side, "cpu_seconds") for side in (TRL, OURS, CHEAP)}
+    low, high = result.spread(OURS)
+    lengths = [result.middle(side, "mean_length") for side in (TRL, OURS)]
+    met = "yes" if result.ratio(OURS) >= target else "NO"
+    return (
+        f"{result.setup:14}{result.malloc:9}{seconds[TRL]:14.2f} ({best:2}){seconds[OURS]:8.2f}"
+        f"{result.ratio(OURS):7.2f}{low:8.2f}–{high:.2f}{target:8.1f}{met:>5}"
+        f"{result.ratio(CHEAP):15.2f}{lengths[0]:9.1f} /{lengths[1]:5.1f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

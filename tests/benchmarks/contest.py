@@ -1,0 +1,132 @@
+"""Ours against TRL's ``GRPOTrainer``: both sides started alike, and made to take turns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from tests.benchmarks.setups import Setup, World, overrides
+from tests.benchmarks.turns import Run
+
+Report = dict[str, float]
+OURS, CHEAP, TRL = "GPRL", "GPRL, cheap reward", "TRL"
+# glibc gives large blocks back to the system at once, and takes them again: page faults. Above
+# these thresholds it keeps them.
+RAISED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+MALLOC: dict[str, dict[str, str]] = {"default": {}, "raised": RAISED}
+TAKE_TURNS = "+callbacks.turns._target_=tests.benchmarks.turns.TakeTurns"
+
+
+def ours(
+    setup: Setup, world: World, environment: Mapping[str, str], *more: str, cheap: bool = False
+) -> Run:
+    """``train.py`` with its callbacks, logging and preference model, or a reward in Python."""
+    reward = {"BENCHMARK_REWARD": "cheap"} if cheap else {}
+    arguments = overrides(setup, world, TAKE_TURNS, *more)
+    log = world.runs / ("gprl_cheap.log" if cheap else "gprl.log")
+    return Run("tests.benchmarks.side_gprl", arguments, log, {**environment, **reward})
+
+
+def trl(
+    setup: Setup,
+    world: World,
+    environment: Mapping[str, str],
+    micro_batch_size: int,
+    lora: bool = False,
+) -> Run:
+    """``GRPOTrainer`` on the same."""
+    options = {
+        "policy": str(world.policy),
+        "prompts": str(world.prompts),
+        "prompts_per_step": setup.prompts,
+        "group_size": setup.group_size,
+        "new_tokens": setup.new_tokens,
+        "updates": setup.updates,
+        "micro_batch_size": micro_batch_size,
+        "dtype": str(setup.dtype).removeprefix("torch."),
+        "lora": lora,
+    }
+    log = world.runs / f"trl_{micro_batch_size}.log"
+    return Run("tests.benchmarks.side_trl", [json.dumps(options)], log, environment)
+
+
+def best_micro_batch(
+    setup: Setup, world: World, environment: Mapping[str, str], sizes: tuple[int, ...]
+) -> dict[int, float]:
+    """CPU-seconds of TRL's iteration at each micro-batch size, after one that warms up."""
+    seconds = {}
+    for size in sizes:
+        with closing(trl(setup, world, environment, size)) as run:
+            run.turn(1)
+            seconds[size] = run.turn(1)["cpu_seconds"]
+    return seconds
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the table, at one setting of malloc.
+
+    Attributes:
+        micro_batches: TRL's CPU-seconds by micro-batch size; its best one met ours.
+        turns: of each side, one report per pair.
+    """
+
+    setup: str
+    malloc: str
+    micro_batches: dict[int, float]
+    turns: dict[str, list[Report]]
+
+    def ratio(self, side: str) -> float:
+        """How many times cheaper than TRL: the median over pairs."""
+        pairs = zip(self.turns[TRL], self.turns[side], strict=True)
+        return median(t["cpu_seconds"] / o["cpu_seconds"] for t, o in pairs)
+
+    def spread(self, side: str) -> tuple[float, float]:
+        pairs = zip(self.turns[TRL], self.turns[side], strict=True)
+        ratios = [t["cpu_seconds"] / o["cpu_seconds"] for t, o in pairs]
+        return min(ratios), max(ratios)
+
+    def middle(self, side: str, what: str) -> float:
+        return median(report[what] for report in self.turns[side])
+
+
+def contest(
+    setup: Setup, world: World, malloc: str, micro_batches: dict[int, float], pairs: int
+) -> Result:
+    """Three processes that take turns, one iteration each, after two that warm up."""
+    environment = MALLOC[malloc]
+    best = min(micro_batches, key=lambda size: micro_batches[size])
+    with ExitStack() as stack:
+        runs = {
+            TRL: trl(setup, world, environment, best),
+            OURS: ours(setup, world, environment),
+            CHEAP: ours(setup, world, environment, cheap=True),
+        }
+        for run in runs.values():
+            stack.enter_context(closing(run))
+        for run in runs.values():
+            run.turn(2)
+        turns: dict[str, list[Report]] = {side: [] for side in runs}
+        for _ in range(pairs):
+            for side, run in runs.items():
+                turns[side].append(run.turn(1))
+    return Result(setup.name, malloc, micro_batches, turns)
+
+
+def save(results: list[Result], file: Path) -> None:
+    file.write_text(json.dumps([vars(r) for r in results], indent=1) + "\n")
+
+
+def load(file: Path) -> list[Result]:
+    """Results of an earlier call, so that rows can be measured one at a time."""
+    if not file.exists():
+        return []
+    found = [Result(**row) for row in json.loads(file.read_text())]
+    return [
+        Result(r.setup, r.malloc, {int(k): v for k, v in r.micro_batches.items()}, r.turns)
+        for r in found
+    ]

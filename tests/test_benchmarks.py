@@ -1,0 +1,45 @@
+"""The benchmarks run: what needs a GPU at a toy size, what needs TRL without it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.benchmarks import bench_gpu
+from tests.benchmarks.setups import Shape, llama_config, stop_probability
+
+
+def test_the_gpu_benchmark_runs_at_a_toy_size(tmp_path, capsys):
+    bench_gpu.main(["--toy", "--without-trl", "--cache", str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert "toy on" in shown and "tokens/s" in shown and "MFU" in shown
+
+
+def test_weights_of_llama_3_8b_are_eight_billion():
+    """8.03 billion in all, less the embedding of 128,256 × 4,096."""
+    assert bench_gpu.weights(bench_gpu.LLAMA_3_8B) == pytest.approx(8.03e9 - 0.525e9, rel=1e-3)
+    config = llama_config(Shape(64, 2, 512, mlp=128))
+    with torch.device("meta"):
+        from transformers import LlamaForCausalLM
+
+        model = LlamaForCausalLM(config)
+    norms = 64 * (2 * 2 + 1)
+    assert bench_gpu.weights(bench_gpu.TOY.shape) + norms == sum(
+        p.numel() for p in model.parameters()
+    )
+
+
+def test_update_flops_by_hand():
+    """One prompt of 10, G = 2, 4 new tokens: 18 tokens, which look at 50 + 2·4·12 = 146 others."""
+    setup = bench_gpu.Setup("hand", Shape(8, 3, 16, mlp=16, heads=2, kv_heads=1), 1, 2, 10, 4)
+    matrices = 3 * (2 * 8 * 4 * 3 + 3 * 8 * 16) + 16 * 8
+    assert bench_gpu.weights(setup.shape) == matrices
+    attention = 3 * 4 * 3 * 8 * 146
+    assert bench_gpu.update_flops(setup, lora=False) == 6 * matrices * 18 + attention
+    assert bench_gpu.update_flops(setup, lora=True) == 4 * matrices * 18 + attention
+
+
+def test_stop_probability_gives_the_mean_length():
+    p = stop_probability(0.3, 64)
+    mean = sum(min(n, 64) * p * (1 - p) ** (n - 1) for n in range(1, 5000))
+    assert mean == pytest.approx(0.3 * 64, rel=1e-4)

@@ -1,0 +1,53 @@
+"""What a start must not load: every package here costs a tenth of a second to seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.composing import ROOT
+
+NEVER_AT_START = ("datasets", "trl", "vaderSentiment", "requests", "pandas", "scipy", "wandb")
+# Of a run, with all that only a run needs.
+HEAVY = ("torch", "transformers", "lightning", "numpy", "matplotlib", "peft", "rich")
+
+
+def loaded_by(statement: str, names: tuple[str, ...]) -> list[str]:
+    """Which of `names` a fresh process has loaded after `statement`."""
+    code = (
+        f"{statement}\nimport json, sys\n"
+        f"print(json.dumps([name for name in {names} if name in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import gprl_lightning",
+        # all that train.py has loaded when the configuration is composed and checked
+        "from gprl_lightning import cli, grid, validation",
+    ],
+)
+def test_a_start_loads_nothing_heavy(statement):
+    assert loaded_by(statement, HEAVY + NEVER_AT_START) == []
+
+
+def test_a_run_does_not_load_what_it_may_never_need():
+    assert loaded_by("from gprl_lightning import training", NEVER_AT_START) == []
+
+
+def test_the_check_sees_what_is_loaded():
+    assert loaded_by("import gprl_lightning.core.losses", HEAVY) == ["torch", "numpy"]
