@@ -1,6 +1,6 @@
 """What makes a GPM's axes distinct? The study's preference models and each option, side by side.
 
-    python -m tests.benchmarks.compare_axes OUT.csv --seeds 0 1 --only k3 decorrelated [KEY=VALUE …]
+    python -m tests.benchmarks.compare_axes OUT.csv --seeds 0,1 --only k3,decorrelated [KEY=VALUE …]
 
 Each model is trained on the study's pairs (or taken from the cache, if a run has trained it), and
 judged on held-out answers, all of them, to requests that it has not seen: accuracy, correlation
@@ -130,15 +130,17 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", default=list(MODELS), choices=MODELS)
-    args, overrides = parser.parse_known_args()
-    for seed, name in itertools.product(args.seeds, args.only):
-        row = row_of(name, seed, overrides)
-        new = not args.out.exists()
+    parser.add_argument("overrides", nargs="*", help="of the configuration, as paths.cache=FOLDER")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--only", default=",".join(MODELS), help="names of MODELS")
+    args = parser.parse_args()
+    for seed, name in itertools.product(map(int, args.seeds.split(",")), args.only.split(",")):
+        row = row_of(name, seed, args.overrides)
         with args.out.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row))
-            writer.writerows([dict(zip(row, row, strict=True)), row] if new else [row])
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
         shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
         print({k: v for k, v in shown.items() if k not in ("variance_share", "axes_and_gold")})
 
