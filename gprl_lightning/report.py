@@ -1,6 +1,7 @@
 """``report.png`` and the closing table of a run, from its ``metrics.csv`` alone.
 
-``python -m gprl_lightning.report FOLDER`` writes both again for a finished run.
+``python -m gprl_lightning.report FOLDER`` writes both again for a finished run; of a grid's folder
+it makes the study's page (`gprl_lightning.study`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from gprl_lightning import metrics
 from gprl_lightning.loggers import read_metrics
+from gprl_lightning.study.runs import is_grid
 
 Columns = dict[str, tuple[list[int], list[float]]]
 
@@ -150,6 +152,11 @@ def print_table(rows: Sequence[tuple[str, str]], title: str) -> None:
 
 def main() -> None:
     folder = Path(sys.argv[1])
+    if is_grid(folder):
+        from gprl_lightning.study.page import write_study
+
+        print(write_study(folder))
+        return
     print_table(summary_rows(read_metrics(folder / "metrics.csv")), str(folder))
     print(write_report(folder))
 

@@ -1,0 +1,117 @@
+"""What is compared with what, and the figure that the paper reports for it (METHOD §4).
+
+The paper's figures are points of AlpacaEval 2.0's length-controlled win rate, of Llama-3-8B:
+another scale than the sandbox's gold. They stand beside ours for the direction and the order of
+size. Only the 56.51 of full GPRL is from the abstract; all others are known second-hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FULL, BASELINE = "none", "grpo_bt"
+SECOND_HAND = "second-hand"
+
+# What the page calls an arm; an arm that is not listed goes by its overrides.
+NAMES = {
+    "none": "GPRL, full",
+    "grpo_bt": "GRPO + BT",
+    "grpo_bt_bounded": "GRPO + BT, bounded scores",
+    "grpo_bt_replayed": "GRPO + BT, full's β replayed",
+    "grpo_gpm": "GRPO + GPM, one z-score",
+    "gdpo_gpm": "GDPO on GPM axes",
+    "no_drift": "GPRL, no controller",
+    "reweight_only": "GPRL, reweight only",
+    "kl_only": "GPRL, KL only",
+    "anchored_guard": "GPRL, anchored guard",
+    "floored_std": "GPRL, floored std",
+    "single_axis": "GPRL, k = 1",
+    "two_axes": "GPRL, k = 2",
+    "four_axes": "GPRL, k = 4",
+    "uniform_weighting": "GPRL, uniform eigenvalues",
+    "matched_scale": "GPRL, matched advantage scale",
+    "no_normalization": "GPRL, no normalisation",
+    "global_normalization": "GPRL, global z-score",
+    "distinct_axes": "GPRL, distinct axes",
+    "distinct_no_drift": "GPRL, distinct axes, no controller",
+    "distinct_grpo": "GRPO + GPM, distinct axes",
+    "gold_reward": "GRPO + gold (ceiling)",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one arm ends with more gold than another.
+
+    Attributes:
+        arm, against: of the grid.
+        says: the claim, in words.
+        paper: the paper's figure, in points; empty where it reports none that we know of.
+    """
+
+    arm: str
+    against: str
+    says: str
+    paper: str = ""
+
+
+CLAIMS = (
+    Claim(
+        FULL, BASELINE, "GPRL resists over-optimisation better than GRPO + BT",
+        f"+14.6 (56.51, abstract, less 41.92, {SECOND_HAND})",
+    ),
+    Claim(
+        FULL, "no_drift", "the controller helps",
+        f"+3.67 at epoch 3, +8.7 to +10.9 at epoch 5 ({SECOND_HAND})",
+    ),
+    Claim(
+        FULL, "global_normalization", "one z-score per axis beats one in all, with the controller",
+        f"≈ +4 ({SECOND_HAND})",
+    ),
+    Claim(
+        "no_drift", "grpo_gpm", "one z-score per axis beats one in all, without the controller",
+        f"≈ +4 ({SECOND_HAND})",
+    ),
+    Claim(FULL, "single_axis", "three axes beat one", f"+12.3 (44.21 to 56.51, {SECOND_HAND})"),
+    Claim(FULL, "two_axes", "three axes beat two", f"between 0 and +12.3 ({SECOND_HAND})"),
+    Claim("grpo_gpm", BASELINE, "the GPM itself is the better reward"),
+    Claim(FULL, "grpo_bt_replayed", "the monitor is worth more than its extra KL penalty"),
+    Claim("grpo_bt_replayed", BASELINE, "the extra KL penalty alone helps"),
+    Claim(FULL, "kl_only", "moving the axis multipliers adds to moving β"),
+    Claim(FULL, "reweight_only", "moving β adds to moving the axis multipliers"),
+    Claim(FULL, "uniform_weighting", "the prompt's eigenvalues help"),
+    Claim(FULL, "no_normalization", "normalising helps"),
+    Claim(FULL, "gdpo_gpm", "GPRL beats GDPO on the same axes"),
+    Claim("matched_scale", BASELINE, "GPRL is ahead with steps of matched size, too"),
+    Claim("anchored_guard", FULL, "the anchored guard helps (ours)"),
+    Claim("floored_std", FULL, "a floor under the z-score's std helps (ours)"),
+    Claim("grpo_bt_bounded", BASELINE, "bounded scores help GRPO + BT (ours)"),
+    Claim("distinct_axes", FULL, "distinct axes help GPRL (ours)"),
+    Claim("distinct_axes", BASELINE, "GPRL on distinct axes beats GRPO + BT (ours)"),
+    Claim("distinct_axes", "distinct_no_drift", "the controller helps where axes are distinct"),
+    Claim(
+        "distinct_no_drift", "distinct_grpo",
+        "one z-score per axis beats one in all where axes are distinct",
+    ),
+    Claim("gold_reward", BASELINE, "a perfect reward beats a learned one (sanity check)"),
+)  # fmt: skip
+
+
+def name_of(arm: str) -> str:
+    """What the page calls an arm."""
+    return NAMES.get(arm, arm)
+
+
+def claims_for(arms: Sequence[str]) -> list[Claim]:
+    """The claims that the arms allow to test; then every arm against GRPO + BT, and full against
+    every arm, where no claim has the pair yet. Of a grid with neither, each against its first."""
+    found = [c for c in CLAIMS if c.arm in arms and c.against in arms]
+    pairs = {(c.arm, c.against) for c in found} | {(c.against, c.arm) for c in found}
+    base = BASELINE if BASELINE in arms else arms[0]
+    more = [(arm, base) for arm in arms] + [(FULL, arm) for arm in arms if FULL in arms]
+    for arm, against in more:
+        if arm != against and (arm, against) not in pairs:
+            pairs |= {(arm, against), (against, arm)}
+            found.append(Claim(arm, against, f"{name_of(arm)} beats {name_of(against)}"))
+    return found

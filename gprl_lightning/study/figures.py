@@ -1,0 +1,268 @@
+"""The study's pictures: curves of every arm with bands over seeds, and the differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+from gprl_lightning import metrics
+from gprl_lightning.study.bootstrap import student
+from gprl_lightning.study.claims import BASELINE, FULL, name_of
+from gprl_lightning.study.comparison import Arms, Compared, gold_summary, over_seeds
+from gprl_lightning.study.curves import at_distance
+from gprl_lightning.study.runs import Run
+from gprl_lightning.study.tables import gold_axes
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+Array = NDArray[np.float64]
+Curve = Callable[[Run], tuple[Array, Array]]
+MAIN = (BASELINE, FULL, "no_drift", "grpo_gpm", "distinct_axes", "gold_reward")
+COLOURS = {"supported": "tab:green", "not supported": "tab:red", "undecided": "tab:grey"}
+POINTS = 60  # of a curve against √KL
+
+
+def by_iteration(metric: str) -> Curve:
+    return lambda run: run.values(metric)
+
+
+def by_distance(metric: str) -> Curve:
+    """Against √KL: the value at the first coming to each of 60 distances, up to the run's last."""
+
+    def curve(run: Run) -> tuple[Array, Array]:
+        distance = run.distance()
+        wanted = np.linspace(0, float(distance.max()), POINTS)
+        return wanted, at_distance(distance, run.values(metric)[1], wanted)
+
+    return curve
+
+
+def band(runs: Sequence[Run], curve: Curve) -> tuple[Array, Array, Array, Array]:
+    """Places, mean, and Student's 95 % band over seeds, as far as every seed comes."""
+    curves = [(x, y) for x, y in map(curve, runs) if len(x)]
+    if not curves:
+        return (np.array([]),) * 4
+    end = min(x[-1] for x, _ in curves)
+    longest = max((x for x, _ in curves), key=len)
+    places = longest[longest <= end] if end == longest[-1] else np.linspace(0, end, POINTS)
+    values = np.stack([np.interp(places, x, y) for x, y in curves])
+    intervals = [student(values[:, i]) for i in range(len(places))]
+    means, lows, highs = (
+        np.array([getattr(i, f) for i in intervals]) for f in ("mean", "low", "high")
+    )
+    return places, means, lows, highs
+
+
+def _draw(panel: Any, runs: Sequence[Run], curve: Curve, colour: Any, **style: Any) -> None:
+    places, means, lows, highs = band(runs, curve)
+    panel.plot(places, means, color=colour, **style)
+    panel.fill_between(places, lows, highs, color=colour, alpha=0.15, lw=0)
+
+
+def _colours(arms: Sequence[str]) -> dict[str, Any]:
+    return {arm: plt.get_cmap("tab20")(i % 20) for i, arm in enumerate(arms)}
+
+
+def arms_figure(arms: Arms, against: str) -> Any:
+    """A panel for each arm: gold and proxy win rate, beside GRPO + BT's gold.
+
+    Args:
+        against: ``iteration`` or ``distance``.
+    """
+    make = by_iteration if against == "iteration" else by_distance
+    columns = min(4, len(arms))
+    rows = -(-len(arms) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.4 * columns, 2.6 * rows), squeeze=False, layout="constrained",
+        sharex=True, sharey=True,
+    )  # fmt: skip
+    for panel in axes.flatten()[len(arms) :]:
+        panel.set_visible(False)
+    for panel, (arm, by_seed) in zip(axes.flatten(), arms.items(), strict=False):
+        runs = list(by_seed.values())
+        if BASELINE in arms and arm != BASELINE:
+            places, means, *_ = band(list(arms[BASELINE].values()), make(metrics.EVAL_WIN_RATE))
+            panel.plot(places, means, color="grey", lw=1, ls=":", label=name_of(BASELINE))
+        _draw(panel, runs, make(metrics.EVAL_WIN_RATE), "tab:blue", label="gold")
+        _draw(panel, runs, make(metrics.EVAL_PROXY_WIN_RATE), "tab:orange", ls="--", label="proxy")
+        panel.set_title(f"{name_of(arm)} ({len(runs)} seeds)", fontsize=9)
+        panel.set_ylim(0, 1)
+        panel.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=7)
+    figure.supxlabel("iteration" if against == "iteration" else "√KL to the starting policy, √nats")
+    figure.supylabel("win rate over the starting policy")
+    return figure
+
+
+def main_figure(arms: Arms) -> Any:
+    """Gold of the main arms together, against iteration and against √KL."""
+    chosen = [arm for arm in MAIN if arm in arms] or list(arms)[:6]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
+    colours = _colours(chosen)
+    for arm in chosen:
+        runs = list(arms[arm].values())
+        _draw(
+            left, runs, by_iteration(metrics.EVAL_WIN_RATE), colours[arm],
+            marker="o", ms=3, label=name_of(arm),
+        )  # fmt: skip
+        _draw(right, runs, by_distance(metrics.EVAL_WIN_RATE), colours[arm])
+    for panel, label in ((left, "iteration"), (right, "√KL to the starting policy, √nats")):
+        panel.axhline(0.5, color="black", lw=0.7, ls=":")
+        panel.set_xlabel(label)
+        panel.grid(alpha=0.3)
+    left.set_ylabel("gold win rate over the starting policy")
+    left.legend(fontsize=8)
+    return figure
+
+
+def metric_panels(arms: Arms, titles: dict[str, str]) -> Any | None:
+    """A panel for each metric that was measured: the main arms against iteration."""
+    chosen = [arm for arm in MAIN if arm in arms] or list(arms)[:6]
+    runs = [run for arm in chosen for run in arms[arm].values()]
+    shown = {m: t for m, t in titles.items() if any(m in run.columns for run in runs)}
+    if not shown:
+        return None
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.4 * columns, 3 * rows), squeeze=False, layout="constrained"
+    )
+    colours = _colours(chosen)
+    for panel, (metric, title) in zip(axes.flatten(), shown.items(), strict=False):
+        for arm in chosen:
+            having = [run for run in arms[arm].values() if metric in run.columns]
+            if having:
+                _draw(panel, having, by_iteration(metric), colours[arm], label=name_of(arm))
+        panel.set_title(title, fontsize=9)
+        panel.set_xlabel("iteration")
+        panel.grid(alpha=0.3)
+    for panel in axes.flatten()[len(shown) :]:
+        panel.set_visible(False)
+    axes[0, 0].legend(fontsize=7)
+    return figure
+
+
+def axes_figure(arms: Arms) -> Any | None:
+    """The gold's axes, each by itself."""
+    names = gold_axes([run for by_seed in arms.values() for run in by_seed.values()])
+    return metric_panels(arms, {name: name.rpartition("/")[2] for name in names})
+
+
+def behaviour_figure(arms: Arms) -> Any | None:
+    """What else changes: distance, length, diversity, gold at equal length."""
+    return metric_panels(
+        arms,
+        {
+            metrics.EVAL_KL: "KL to the starting policy, nats per response",
+            metrics.EVAL_RESPONSE_LENGTH: "response length, tokens",
+            metrics.EVAL_DISTINCT_BIGRAMS: "distinct bigrams over answers",
+            metrics.EVAL_LENGTH_CONTROLLED: "gold win rate at equal length",
+            metrics.EVAL_PROXY_WIN_RATE: "proxy win rate",
+            metrics.ENTROPY: "entropy, nats per token",
+        },
+    )
+
+
+def drift_figure(arms: Arms) -> Any | None:
+    """Every monitored arm: drift over its threshold, and β."""
+    measured = (metrics.DRIFT_DIVERGENCE, metrics.DRIFT_THRESHOLD)
+    monitored = {
+        arm: runs
+        for arm, by_seed in arms.items()
+        if (runs := [r for r in by_seed.values() if all(m in r.columns for m in measured)])
+    }
+    replayed = {
+        arm: list(by_seed.values())
+        for arm, by_seed in arms.items()
+        if arm not in monitored
+        and all(metrics.DRIFT_KL_COEF in r.columns for r in by_seed.values())
+    }
+    if not monitored:
+        return None
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    colours = _colours([*monitored, *replayed])
+    for arm, runs in monitored.items():
+        places, means, *_ = band(runs, _drift_ratio)
+        left.plot(places, means, color=colours[arm], label=name_of(arm))
+    for arm, runs in (monitored | replayed).items():
+        places, means, *_ = band(runs, by_iteration(metrics.DRIFT_KL_COEF))
+        right.plot(places, means, color=colours[arm], label=name_of(arm))
+    left.axhline(1, color="crimson", lw=1, ls="--")
+    left.set(title="drift over its threshold, mean over seeds", xlabel="iteration", yscale="symlog")
+    right.set(title="β, mean over seeds", xlabel="iteration")
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=6)
+    return figure
+
+
+def _drift_ratio(run: Run) -> tuple[Array, Array]:
+    steps, thresholds = run.values(metrics.DRIFT_THRESHOLD)
+    drift = dict(zip(*run.values(metrics.DRIFT_DIVERGENCE), strict=True))
+    return steps, np.array([drift[s] for s in steps]) / thresholds
+
+
+def summary_figure(arms: Arms) -> Any:
+    """Peak and final gold, and the share kept, of every arm with 95 % intervals."""
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9.5, 0.6 + 0.3 * len(arms)), sharey=True, layout="constrained"
+    )
+    for place, by_seed in enumerate(arms.values()):
+        runs = list(by_seed.values())
+        for panel, field, colour, shift in (
+            (left, "peak", "tab:blue", -0.15),
+            (left, "final", "tab:red", 0.15),
+            (right, "kept", "black", 0.0),
+        ):
+            interval = over_seeds(runs, lambda r, f=field: getattr(gold_summary(r), f))
+            width = np.nan_to_num([[interval.mean - interval.low], [interval.high - interval.mean]])
+            panel.errorbar(
+                [interval.mean], [place + shift], xerr=width, fmt="o", ms=4, color=colour,
+                label=field if place == 0 else None,
+            )  # fmt: skip
+    left.set_yticks(range(len(arms)), [name_of(arm) for arm in arms], fontsize=8)
+    left.invert_yaxis()
+    left.set_xlabel("gold win rate")
+    left.legend(fontsize=8)
+    right.set_xlabel("share of peak gold kept at the horizon")
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+    return figure
+
+
+def differences_figure(compared: Sequence[Compared]) -> Any:
+    """Paired differences in gold, at equal step and at equal √KL, coloured by verdict."""
+    figure, axes = plt.subplots(
+        1, 2, figsize=(11, 0.8 + 0.27 * len(compared)), sharey=True, layout="constrained"
+    )
+    for panel, field, said, title in (
+        (axes[0], "final", "at_step", "at equal step: the horizon"),
+        (axes[1], "distance", "at_distance", "at equal √KL: the far half of the common range"),
+    ):
+        for place, c in enumerate(compared):
+            interval = getattr(c, field)
+            width = np.nan_to_num([[interval.mean - interval.low], [interval.high - interval.mean]])
+            panel.errorbar(
+                [100 * interval.mean], [place], xerr=100 * width, fmt="o", ms=4,
+                color=COLOURS[getattr(c, said)],
+            )  # fmt: skip
+        panel.axvline(0, color="black", lw=0.8)
+        panel.set_title(title, fontsize=9)
+        panel.set_xlabel("difference in gold win rate, points")
+        panel.grid(alpha=0.3)
+    labels = [f"{name_of(c.claim.arm)} − {name_of(c.claim.against)}" for c in compared]
+    axes[0].set_yticks(range(len(compared)), labels, fontsize=7)
+    axes[0].invert_yaxis()
+    return figure
+
+
+def save(figure: Any, file: Path) -> Path:
+    figure.savefig(file, dpi=90)
+    plt.close(figure)
+    return file

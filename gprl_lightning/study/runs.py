@@ -1,0 +1,102 @@
+"""The finished runs of a grid's folder, each with its arm, its seed and what it measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from gprl_lightning import metrics
+from gprl_lightning.grid import SUMMARY_FILE
+from gprl_lightning.loggers import read_metrics
+
+Array = NDArray[np.float64]
+ARM_KEY = "ablation"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+        arm: what sets it apart from the grid's other runs but for the seed, such as ``grpo_bt``.
+        seed: runs of equal seed are pairs: same prompts, same random numbers, same pairs to learn
+            from.
+        columns: of its ``metrics.csv``: (iterations, values) by metric.
+        summary: of its ``summary.json``.
+    """
+
+    arm: str
+    seed: int
+    columns: dict[str, tuple[list[int], list[float]]]
+    summary: dict[str, Any]
+
+    def values(self, metric: str) -> tuple[Array, Array]:
+        """(iterations, values) of a metric; empty where it was not measured."""
+        steps, values = self.columns.get(metric, ([], []))
+        return np.asarray(steps, float), np.asarray(values, float)
+
+    def distance(self) -> Array:
+        """√KL to the starting policy at each evaluation, the KL of whole responses, in √nats.
+
+        The KL is a mean over samples: where it comes out below 0, the distance is 0.
+        """
+        return np.sqrt(np.maximum(self.values(metrics.EVAL_KL)[1], 0))
+
+
+def is_grid(folder: Path) -> bool:
+    """Whether this is a grid's folder, and not a run's."""
+    return not (folder / "metrics.csv").exists() and any(folder.glob(f"*/{SUMMARY_FILE}"))
+
+
+def read_grid(folder: Path) -> list[Run]:
+    """The finished runs, by arm in the order of the grid, then by seed.
+
+    Raises:
+        ValueError: a run has no held-out evaluation with the KL of whole responses.
+    """
+    jobs = sorted(file.parent for file in folder.glob(f"*/{SUMMARY_FILE}"))
+    overrides = {job: _overrides(job) for job in jobs}
+    shared = set.intersection(*(set(own) for own in overrides.values())) if jobs else set()
+    runs = [_read(job, _arm(own, shared)) for job, own in overrides.items()]
+    order = _order(folder)
+    return sorted(runs, key=lambda r: (order.get(r.arm, len(order)), r.arm, r.seed))
+
+
+def _read(job: Path, arm: str) -> Run:
+    summary = json.loads((job / SUMMARY_FILE).read_text(encoding="utf8"))
+    columns = read_metrics(job / "metrics.csv")
+    for metric in (metrics.EVAL_WIN_RATE, metrics.EVAL_KL):
+        if metric not in columns:
+            raise ValueError(
+                f"{job}: expected {metric} in its metrics.csv, found none. Run it again with "
+                "this version and with evaluation.judge set."
+            )
+    return Run(arm, int(summary["seed"]), columns, summary)
+
+
+def _overrides(job: Path) -> list[str]:
+    return list(yaml.safe_load((job / ".hydra" / "overrides.yaml").read_text(encoding="utf8")))
+
+
+def _arm(overrides: list[str], shared: set[str]) -> str:
+    """The override that names the arm, and any others that differ, without the seed."""
+    own = [o for o in overrides if o.startswith(f"{ARM_KEY}=") or o not in shared]
+    names = [o.removeprefix(f"{ARM_KEY}=") for o in own if not o.startswith("seed=")]
+    return " ".join(names) or "all"
+
+
+def _order(folder: Path) -> dict[str, int]:
+    """The arms' places in the grid that was asked for last."""
+    file = folder / "multirun.yaml"
+    if not file.exists():
+        return {}
+    cfg = yaml.safe_load(file.read_text(encoding="utf8"))
+    params = cfg.get("hydra", {}).get("sweeper", {}).get("params", {})
+    arms = str(params.get(ARM_KEY, "")).replace(" ", "").split(",")
+    return {arm: place for place, arm in enumerate(arms)}

@@ -1,0 +1,142 @@
+"""The study's page from a folder with planted answers: it finds them, and no others."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+
+import pytest
+
+from gprl_lightning.study.claims import BASELINE, CLAIMS, FULL, claims_for
+from gprl_lightning.study.comparison import by_arm, compare
+from gprl_lightning.study.page import write_study
+from gprl_lightning.study.runs import is_grid, read_grid
+from tests.composing import ROOT, options
+from tests.study.synthetic_grid import ITERATIONS, planted, write_run
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = planted(tmp_path_factory.mktemp("grid_planted"))
+    write_run(folder, "gold_reward", 0, [0.5] * 5, [0.0] * 5, finished=False)
+    return folder, write_study(folder)
+
+
+def _rows(folder, name):
+    with (folder / "report" / name).open(encoding="utf8") as file:
+        return list(csv.DictReader(file))
+
+
+def _comparison(folder, arm, against):
+    claim = next(
+        c for c in claims_for(["grpo_bt", "none", "no_drift", "kl_only"])
+        if (c.arm, c.against) == (arm, against)
+    )  # fmt: skip
+    return compare(by_arm(read_grid(folder)), claim)
+
+
+def test_runs_are_read_in_the_grid_s_order_and_unfinished_ones_left_out(study):
+    runs = read_grid(study[0])
+    assert list(dict.fromkeys(r.arm for r in runs)) == ["grpo_bt", "none", "no_drift", "kl_only"]
+    assert [r.seed for r in runs if r.arm == "none"] == [0, 1, 2, 3, 4]
+    assert runs[0].distance() == pytest.approx([0, 2, 4, 6, 8])
+
+
+def test_a_planted_difference_is_supported(study):
+    """.7 less the mean of .4 and .2: 40 points at the horizon. Over the far half of √KL, 4 to 8:
+    .7 less the mean of .6 to .4 and .4 to .2."""
+    found = _comparison(study[0], FULL, BASELINE)
+    assert found.seeds == (0, 1, 2, 3, 4)
+    assert found.final.mean == pytest.approx(0.4, abs=0.02)
+    assert found.distance.mean == pytest.approx(0.3, abs=0.02)
+    assert found.verdict == "supported"
+    assert "56.51" in found.claim.paper
+
+
+def test_no_difference_is_not_supported(study):
+    found = _comparison(study[0], FULL, "no_drift")
+    assert found.final.low < 0 < found.final.high
+    assert found.verdict in ("not supported", "undecided")
+
+
+def test_being_ahead_for_having_moved_less_is_found_out(study):
+    """At equal step `kl_only` is 20 points and more ahead of GRPO + BT; at equal √KL it is not."""
+    found = _comparison(study[0], "kl_only", BASELINE)
+    assert found.at_step == "supported" and found.final.mean > 0.2
+    assert found.distance.mean == pytest.approx(0, abs=0.01)
+    assert found.over_distance.mean == pytest.approx(0, abs=0.01)
+    assert found.verdict != "supported"
+
+
+def test_the_tables(study):
+    rows = {row["arm"]: row for row in _rows(study[0], "arms.csv")}
+    assert set(rows) == {"GRPO + BT", "GPRL, full", "GPRL, no controller", "GPRL, KL only"}
+    row = rows["GRPO + BT"]
+    # Smoothed .575, .583, .55, .4, .3.
+    assert float(row["gold peak"]) == pytest.approx(0.583, abs=0.03)
+    assert float(row["gold kept"]) == pytest.approx(0.3 / 0.583, abs=0.03)
+    assert float(row["KL final"]) == 64 and row["β final"] == ""
+    assert float(rows["GPRL, full"]["active steps"]) == 2
+    comparisons = _rows(study[0], "comparisons.csv")
+    first = comparisons[0]
+    assert (first["verdict"], first["seeds"]) == ("supported", "0 1 2 3 4")
+    assert float(first["final"]) == pytest.approx(40, abs=2)
+    assert float(first["final low"]) > 30
+    curves = _rows(study[0], "curves.csv")
+    assert len(curves) == 4 * 5 * len(ITERATIONS)
+    assert {"eval/kl", "eval/gold/fluency", "eval/distinct_bigrams"} <= curves[0].keys()
+
+
+def test_the_page_is_one_file_with_everything_in_it(study):
+    folder, page = study
+    text = page.read_text(encoding="utf8")
+    pictures = sorted((folder / "report").glob("*.png"))
+    assert len(pictures) == 8
+    assert text.count("data:image/png;base64,") == len(pictures)
+    assert not re.findall(r'(?:src|href)="(?!data:)', text) and "http" not in text
+    assert "supported" in text and "second-hand" in text and "abc123" in text
+    assert "GPRL resists over-optimisation better than GRPO + BT" in text
+
+
+def test_two_seeds_leave_it_undecided(tmp_path):
+    folder = planted(tmp_path, seeds=2)
+    assert "undecided" in write_study(folder).read_text(encoding="utf8")
+    assert {row["verdict"] for row in _rows(folder, "comparisons.csv")} == {"undecided"}
+
+
+def test_a_grid_of_other_arms_is_compared_with_its_first(tmp_path):
+    for arm in ("mine", "yours"):
+        for seed in range(3):
+            write_run(tmp_path, arm, seed, [0.5, 0.6, 0.6, 0.6, 0.6], [0.0, 1, 2, 3, 4])
+    write_study(tmp_path)
+    (row,) = _rows(tmp_path, "comparisons.csv")
+    assert (row["arm"], row["against"], row["verdict"]) == ("yours", "mine", "not supported")
+
+
+def test_a_run_without_its_distance_is_refused(tmp_path):
+    job = write_run(tmp_path, "none", 0, [0.5] * 5, [0.0] * 5)
+    file = job / "metrics.csv"
+    file.write_text(file.read_text().replace("eval/kl", "eval/other"))
+    with pytest.raises(ValueError, match="expected eval/kl in its metrics"):
+        read_grid(tmp_path)
+
+
+def test_every_claim_is_of_arms_that_exist():
+    arms = set(options("ablation"))
+    assert {a for c in CLAIMS for a in (c.arm, c.against)} <= arms
+
+
+def test_the_command_of_a_grid_and_of_a_run(study):
+    folder = study[0]
+    assert is_grid(folder) and not is_grid(folder / "ablation=none,seed=0")
+    for target, made in (
+        (folder, folder / "report" / "index.html"),
+        (folder / "ablation=none,seed=0", folder / "ablation=none,seed=0" / "report.png"),
+    ):
+        made.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "gprl_lightning.report", str(target)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert made.exists() and str(made) in done.stdout
