@@ -45,6 +45,9 @@ def test_optional_fields():
     row = {"prompt": "p", "chosen": "a", "rejected": "b", "label": 0.7, "margin": 0.2, "group": 4}
     pair = parse_row({**row, "source": "helpfulness"}, "here")
     assert (pair.label, pair.margin, pair.group, pair.subset) == (0.7, 0.2, "4", "helpfulness")
+    assert pair.attributes == {}
+    labelled = parse_row({**row, "attributes": {"brief": 1, "kind": None}}, "here")
+    assert labelled.attributes == {"brief": 1.0, "kind": 0.5}
 
 
 GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -64,6 +67,8 @@ GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
         ({**GOOD, "label": 1.2}, r"'label' must be a number in \[0, 1\]; found 1.2"),
         ({**GOOD, "label": True}, "'label' must be a number"),
         ({**GOOD, "margin": -1}, "'margin' must be a number"),
+        ({**GOOD, "attributes": ["brief"]}, r"'attributes' must be labels by name.*\['brief'\]"),
+        ({**GOOD, "attributes": {"brief": 2}}, r"'brief' must be a number in \[0, 1\]; found 2"),
     ],
 )
 def test_bad_rows_are_refused_with_file_and_line(tmp_path, row, message):
