@@ -47,11 +47,11 @@ def paired_bootstrap(differences: Array, resamples: int = RESAMPLES, seed: int =
 
 
 def cautious(differences: Array) -> Interval:
-    """The wider of bootstrap and Student on each side."""
+    """The wider of bootstrap and Student on each side; of one value, no bounds (NaN)."""
+    if len(differences) < 2:
+        return student(differences)
     drawn, normal = paired_bootstrap(differences), student(differences)
-    return Interval(
-        drawn.mean, float(np.fmin(drawn.low, normal.low)), float(np.fmax(drawn.high, normal.high))
-    )
+    return Interval(drawn.mean, min(drawn.low, normal.low), max(drawn.high, normal.high))
 
 
 def verdict(differences: Array, least_effect: float = LEAST_EFFECT) -> Verdict:

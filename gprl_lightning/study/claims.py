@@ -8,7 +8,7 @@ size. Only the 56.51 of full GPRL is from the abstract; all others are known sec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FULL, BASELINE = "none", "grpo_bt"
 SECOND_HAND = "second-hand"
@@ -99,19 +99,33 @@ CLAIMS = (
 
 
 def name_of(arm: str) -> str:
-    """What the page calls an arm."""
-    return NAMES.get(arm, arm)
+    """What the page calls an arm, with the other overrides that its grid goes over."""
+    preset, _, setting = arm.partition(" ")
+    name = NAMES.get(preset, preset)
+    return f"{name}, {setting}" if setting else name
 
 
 def claims_for(arms: Sequence[str]) -> list[Claim]:
-    """The claims that the arms allow to test; then every arm against GRPO + BT, and full against
-    every arm, where no claim has the pair yet. Of a grid with neither, each against its first."""
-    found = [c for c in CLAIMS if c.arm in arms and c.against in arms]
+    """The claims that the arms allow to test, in each setting that the grid goes over; then every
+    arm against GRPO + BT, and full against every arm, where no claim has the pair yet. Of a grid
+    with neither, each against its first."""
+    settings = dict.fromkeys(arm.partition(" ")[1] + arm.partition(" ")[2] for arm in arms)
+    claims = [
+        replace(c, arm=c.arm + s, against=c.against + s, says=c.says + s.replace(" ", ", "))
+        for c in CLAIMS
+        for s in settings
+    ]
+    found = [c for c in claims if c.arm in arms and c.against in arms]
     pairs = {(c.arm, c.against) for c in found} | {(c.against, c.arm) for c in found}
-    base = BASELINE if BASELINE in arms else arms[0]
-    more = [(arm, base) for arm in arms] + [(FULL, arm) for arm in arms if FULL in arms]
-    for arm, against in more:
-        if arm != against and (arm, against) not in pairs:
-            pairs |= {(arm, against), (against, arm)}
-            found.append(Claim(arm, against, f"{name_of(arm)} beats {name_of(against)}"))
+    for setting in settings:
+        full, base = FULL + setting, BASELINE + setting
+        same = [arm for arm in arms if arm.endswith(setting)] if setting else list(arms)
+        if full not in arms and base not in arms:
+            full, base = "", same[0]
+        more = [(arm, base) for arm in same if base in arms]
+        more += [(full, arm) for arm in same if full in arms]
+        for arm, against in more:
+            if arm != against and (arm, against) not in pairs:
+                pairs |= {(arm, against), (against, arm)}
+                found.append(Claim(arm, against, f"{name_of(arm)} beats {name_of(against)}"))
     return found

@@ -23,7 +23,9 @@ from matplotlib import pyplot as plt
 
 Array = NDArray[np.float64]
 Curve = Callable[[Run], tuple[Array, Array]]
-MAIN = (BASELINE, FULL, "no_drift", "grpo_gpm", "distinct_axes", "gold_reward")
+MAIN = (
+    BASELINE, FULL, "no_drift", "grpo_gpm", "distinct_axes", "distinct_grpo", "gold_reward",
+)  # fmt: skip
 COLOURS = {"supported": "tab:green", "not supported": "tab:red", "undecided": "tab:grey"}
 POINTS = 60  # of a curve against √KL
 
@@ -66,7 +68,13 @@ def _draw(panel: Any, runs: Sequence[Run], curve: Curve, colour: Any, **style: A
 
 
 def _colours(arms: Sequence[str]) -> dict[str, Any]:
-    return {arm: plt.get_cmap("tab20")(i % 20) for i, arm in enumerate(arms)}
+    colours = plt.get_cmap("tab10" if len(arms) <= 10 else "tab20")
+    return {arm: colours(i % colours.N) for i, arm in enumerate(arms)}
+
+
+def _chosen(arms: Arms) -> list[str]:
+    """The main arms, as far as the grid has them; of another grid the first seven."""
+    return [arm for arm in MAIN if arm in arms] or list(arms)[:7]
 
 
 def arms_figure(arms: Arms, against: str) -> Any:
@@ -91,7 +99,7 @@ def arms_figure(arms: Arms, against: str) -> Any:
             panel.plot(places, means, color="grey", lw=1, ls=":", label=name_of(BASELINE))
         _draw(panel, runs, make(metrics.EVAL_WIN_RATE), "tab:blue", label="gold")
         _draw(panel, runs, make(metrics.EVAL_PROXY_WIN_RATE), "tab:orange", ls="--", label="proxy")
-        panel.set_title(f"{name_of(arm)} ({len(runs)} seeds)", fontsize=9)
+        panel.set_title(f"{name_of(arm)} (n = {len(runs)})", fontsize=9)
         panel.set_ylim(0, 1)
         panel.grid(alpha=0.3)
     axes[0, 0].legend(fontsize=7)
@@ -102,7 +110,7 @@ def arms_figure(arms: Arms, against: str) -> Any:
 
 def main_figure(arms: Arms) -> Any:
     """Gold of the main arms together, against iteration and against √KL."""
-    chosen = [arm for arm in MAIN if arm in arms] or list(arms)[:6]
+    chosen = _chosen(arms)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
     colours = _colours(chosen)
     for arm in chosen:
@@ -123,7 +131,7 @@ def main_figure(arms: Arms) -> Any:
 
 def metric_panels(arms: Arms, titles: dict[str, str]) -> Any | None:
     """A panel for each metric that was measured: the main arms against iteration."""
-    chosen = [arm for arm in MAIN if arm in arms] or list(arms)[:6]
+    chosen = _chosen(arms)
     runs = [run for arm in chosen for run in arms[arm].values()]
     shown = {m: t for m, t in titles.items() if any(m in run.columns for run in runs)}
     if not shown:
@@ -164,7 +172,6 @@ def behaviour_figure(arms: Arms) -> Any | None:
             metrics.EVAL_DISTINCT_BIGRAMS: "distinct bigrams over answers",
             metrics.EVAL_LENGTH_CONTROLLED: "gold win rate at equal length",
             metrics.EVAL_PROXY_WIN_RATE: "proxy win rate",
-            metrics.ENTROPY: "entropy, nats per token",
         },
     )
 
@@ -194,7 +201,7 @@ def drift_figure(arms: Arms) -> Any | None:
         places, means, *_ = band(runs, by_iteration(metrics.DRIFT_KL_COEF))
         right.plot(places, means, color=colours[arm], label=name_of(arm))
     left.axhline(1, color="crimson", lw=1, ls="--")
-    left.set(title="drift over its threshold, mean over seeds", xlabel="iteration", yscale="symlog")
+    left.set(title="drift over its threshold, mean over seeds", xlabel="iteration")
     right.set(title="β, mean over seeds", xlabel="iteration")
     for panel in (left, right):
         panel.grid(alpha=0.3)

@@ -127,7 +127,8 @@ def _method() -> str:
         f"either lies wholly below +{100 * LEAST_EFFECT:.0f} points. <b>Undecided</b> at this "
         "sample size: anything else, and fewer than three seeds. The claims are tested one by one, "
         "with no correction for their number. The paper's figures are points of AlpacaEval 2.0 at "
-        "8B, another scale; those marked so are known second-hand.</p>"
+        "8B, another scale; those marked so are known second-hand. <i>Share kept</i> is final over "
+        "peak gold: an arm that never rose has little to lose, so read it beside the peak.</p>"
     )
 
 

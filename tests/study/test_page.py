@@ -123,6 +123,16 @@ def test_a_run_without_its_distance_is_refused(tmp_path):
         read_grid(tmp_path)
 
 
+def test_a_grid_over_settings_compares_within_each():
+    arms = [f"{arm} beta={beta}" for beta in (1, 2) for arm in ("grpo_bt", "none", "mine")]
+    pairs = {(c.arm, c.against): c.says for c in claims_for(arms)}
+    assert len(pairs) == 6
+    assert all(arm.split()[1] == against.split()[1] for arm, against in pairs)
+    says = pairs["none beta=2", "grpo_bt beta=2"]
+    assert says == "GPRL resists over-optimisation better than GRPO + BT, beta=2"
+    assert ("mine beta=1", "grpo_bt beta=1") in pairs and ("none beta=1", "mine beta=1") in pairs
+
+
 def test_every_claim_is_of_arms_that_exist():
     arms = set(options("ablation"))
     assert {a for c in CLAIMS for a in (c.arm, c.against)} <= arms
