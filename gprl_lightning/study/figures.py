@@ -49,7 +49,8 @@ def band(runs: Sequence[Run], curve: Curve) -> tuple[Array, Array, Array, Array]
     """Places, mean, and Student's 95 % band over seeds, as far as every seed comes."""
     curves = [(x, y) for x, y in map(curve, runs) if len(x)]
     if not curves:
-        return (np.array([]),) * 4
+        nothing = np.array([])
+        return nothing, nothing, nothing, nothing
     end = min(x[-1] for x, _ in curves)
     longest = max((x for x, _ in curves), key=len)
     places = longest[longest <= end] if end == longest[-1] else np.linspace(0, end, POINTS)
