@@ -33,6 +33,7 @@ from gprl_lightning.loggers import MetricsCSV, read_metrics, recorded_by
 from gprl_lightning.models.policy import Policy, load_policy, reference_of, save_policy
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.modules.gprl import GPRLModule
+from gprl_lightning.profiling import make_profiler
 from gprl_lightning.report import print_table, summary_rows, write_report
 from gprl_lightning.resume import (
     identity_in,
@@ -65,6 +66,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     saving = IterationCheckpoint(folder / "checkpoints", config.checkpoint_every)
     trainer: L.Trainer = instantiate(
         cfg.trainer,
+        profiler=make_profiler(cfg.trainer.get("profiler"), folder),
         callbacks=[
             invariants(config, folder),
             *drift_control(config, preference_model.num_axes, folder),

@@ -46,6 +46,7 @@ class AlgorithmConfig:
     inner_epochs: int = 1  # passes over one rollout
     minibatches: int = 1  # optimiser steps per pass
     micro_batch_size: int | None = None  # rollouts per forward; None: a whole minibatch
+    micro_batch_tokens: int | None = None  # tokens per forward, padding included; None: no bound
     max_grad_norm: float = 1.0
     max_bad_steps: int = 3  # non-finite optimiser steps that a run may skip; one more stops it
     # How far (nats) the sampler may be off the policy; None: by precision, see core.precision
@@ -73,6 +74,8 @@ class AlgorithmConfig:
         require(key + "minibatches", self.minibatches >= 1, self.minibatches, ">= 1")
         micro = self.micro_batch_size
         require(key + "micro_batch_size", micro is None or micro >= 1, micro, ">= 1, or null")
+        tokens = self.micro_batch_tokens
+        require(key + "micro_batch_tokens", tokens is None or tokens >= 1, tokens, ">= 1, or null")
         require(key + "max_grad_norm", self.max_grad_norm > 0, self.max_grad_norm, "> 0")
         at_least("algorithm", self, 0, "max_bad_steps")
         limit = self.max_logprob_mismatch

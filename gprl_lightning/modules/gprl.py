@@ -94,9 +94,7 @@ class GPRLModule(L.LightningModule):
         """One RL iteration (METHOD §2). Returns what callbacks read of it."""
         started = perf_counter()
         rollout = self.sampler.sample(self.policy, prompts, self.seed)
-        rollout, check = confirmed(
-            self.policy, rollout, first_parts(rollout, self.algorithm, self.seed)
-        )
+        rollout, check = confirmed(self.policy, rollout, self._first_parts(rollout))
         sampled = perf_counter()
         scored = self._score(rollout)
         anchored = self._anchored_scores(scored)
@@ -143,8 +141,11 @@ class GPRLModule(L.LightningModule):
             group_scores=scores,
             axis_advantages=axis_advantages,
             advantages=advantages,
-            ref_logprobs=logprobs_of(self.reference, rollout, first_parts(rollout, cfg, self.seed)),
+            ref_logprobs=logprobs_of(self.reference, rollout, self._first_parts(rollout)),
         )
+
+    def _first_parts(self, rollout: Rollout) -> Iterable[Tensor]:
+        return first_parts(rollout, self.algorithm, self.seed, self.policy.shares_prompts)
 
     def _axis_mask(self, scores: Tensor) -> Tensor:
         """Mask the axes whose spread in a group is tiny against their running mean (METHOD §2)."""
@@ -187,7 +188,9 @@ class GPRLModule(L.LightningModule):
         tokens = scored.rollout.response_mask[rows].sum()
         counts = torch.stack([torch.full_like(tokens, len(rows)), tokens])
         num_rollouts, num_tokens = sum_over_processes(counts).tolist()
-        for micro in micro_batches(rows, scored.rollout, self.algorithm):
+        for micro in micro_batches(
+            rows, scored.rollout, self.algorithm, self.policy.shares_prompts
+        ):
             self._accumulate(scored.rows(micro), num_rollouts, num_tokens, statistics)
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         sum_gradients(parameters)

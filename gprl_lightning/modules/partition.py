@@ -25,17 +25,52 @@ def minibatches(
 
 
 def micro_batches(
-    rows: Int[Tensor, " rows"], rollout: Rollout, algorithm: AlgorithmConfig
+    rows: Int[Tensor, " rows"],
+    rollout: Rollout,
+    algorithm: AlgorithmConfig,
+    keep_groups: bool = False,
 ) -> list[Int[Tensor, " part"]]:
-    """Rows split by length, so that short responses do not pay for a long one's padding."""
-    lengths = rollout.response_mask.sum(1).cpu()[rows]
-    by_length = rows[lengths.argsort(stable=True)]
-    return list(by_length.split(algorithm.micro_batch_size or len(rows)))
+    """Rows split by length, so that short responses do not pay for a long one's padding.
+
+    No part has more than `micro_batch_size` rows, nor more than `micro_batch_tokens` tokens with
+    padding: rows × (longest prompt + longest response). A single row above that is a part.
+
+    Args:
+        rows: of the rollout.
+        rollout: whose prompts and responses they are.
+        algorithm: holds the bounds.
+        keep_groups: rows that answer one prompt side by side, groups by their longest response:
+            for a forward pass that reads a prompt once for all of its rows.
+    """
+    groups = rows.cpu() // rollout.group_size
+    prompts = rollout.prompts.mask.sum(1).cpu()[groups]
+    responses = rollout.response_mask.sum(1).cpu()[rows.cpu()]
+    order = responses.argsort(stable=True)
+    if keep_groups:
+        longest = torch.zeros(len(rollout.prompts), dtype=responses.dtype)
+        longest.scatter_reduce_(0, groups, responses, "amax")
+        place = longest.argsort(stable=True).argsort()
+        order = order[place[groups[order]].argsort(stable=True)]
+    most = algorithm.micro_batch_size or len(rows)
+    if algorithm.micro_batch_tokens is None:
+        return list(rows[order.to(rows.device)].split(most))
+    parts: list[list[int]] = []
+    widths = (0, 0)
+    lengths_of = torch.stack([prompts, responses], 1)
+    for row, lengths in zip(order.tolist(), lengths_of[order].tolist(), strict=True):
+        wider = tuple(map(max, widths, lengths))
+        count = len(parts[-1]) + 1 if parts else most + 1
+        if count > most or count * sum(wider) > algorithm.micro_batch_tokens:
+            parts.append([])
+            wider = tuple(lengths)
+        parts[-1].append(row)
+        widths = wider
+    return [rows[torch.tensor(part, device=rows.device)] for part in parts]
 
 
 def first_parts(
-    rollout: Rollout, algorithm: AlgorithmConfig, seed: int
+    rollout: Rollout, algorithm: AlgorithmConfig, seed: int, keep_groups: bool = False
 ) -> Iterator[Int[Tensor, " part"]]:
     """The micro-batches of the first pass over all rows: forwards of the same shape round alike."""
     for rows in islice(minibatches(rollout, algorithm, seed), algorithm.minibatches):
-        yield from micro_batches(rows, rollout, algorithm)
+        yield from micro_batches(rows, rollout, algorithm, keep_groups)
