@@ -39,6 +39,7 @@ DRIFT_DIVERGENCE = "drift/divergence"
 DRIFT_THRESHOLD = "drift/threshold"
 DRIFT_ACTIVE = "drift/active"
 DRIFT_KL_COEF = "drift/kl_coef"
+DRIFT_SURPRISE = "drift/surprise"
 DRIFT_INTERVENTIONS = "drift/interventions"  # a table
 
 EVAL_WIN_RATE = "eval/win_rate"

@@ -12,6 +12,7 @@ while its share fell.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,39 @@ def anchored_statistic(groups: Sequence[Grid], anchors: Grid) -> list[float]:
         )
         for axis in range(axes)
     ]
+
+
+def surprise(logprobs: Sequence[Row]) -> float:
+    """Mean of -log pi_ref over all tokens of a group's responses."""
+    tokens = [value for response in logprobs for value in response]
+    return -sum(tokens) / len(tokens)
+
+
+def surprise_rise(levels: Row, rate: float, calibration: int) -> list[float]:
+    """The smoothed surprise less the lowest it has been, from the calibration's mean on."""
+    start = mean(levels[:calibration])
+    smooth = [row[0] for row in ema([[x] for x in levels[calibration:]], rate, [start])]
+    return [smooth[t] - min([start, *smooth[: t + 1]]) for t in range(len(smooth))]
+
+
+def surprise_threshold(
+    levels: Row, rate: float, q: float, horizon: int, runs: int, rng: random.Random
+) -> float:
+    """The q-quantile of the highest rise of runs with normal noise around a level that stays.
+
+    The calibration's mean is off that level by the standard error; the variance is drawn from
+    what the calibration says of it, (n - 1) s^2 / chi^2.
+    """
+    n, centre = len(levels), mean(levels)
+    square = sum((x - centre) ** 2 for x in levels)
+    highest = []
+    for _ in range(runs):
+        spread = math.sqrt(square / sum(rng.gauss(0, 1) ** 2 for _ in range(n - 1)))
+        # One calibration step that is the mean of n, then the run.
+        run = [spread / math.sqrt(n) * rng.gauss(0, 1)]
+        run += [spread * rng.gauss(0, 1) for _ in range(horizon)]
+        highest.append(max(surprise_rise(run, rate, 1)))
+    return quantile(highest, q)
 
 
 def divergence(share: Row, reference: Row) -> float:

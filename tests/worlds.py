@@ -23,6 +23,7 @@ from gprl_lightning.rollout.native import NativeSampler
 from tests.tiny import tiny_model, tiny_tokenizer
 
 SIZE, TOKENS = 4, 10
+SENSITIVE = DriftSettings(calibration_steps=2, threshold=1e-4)  # so that it intervenes
 
 
 def tiny_policy(dtype: torch.dtype = torch.float32, **kwargs: Any) -> Policy:
@@ -66,12 +67,17 @@ def _encode(policy: Policy, iteration: int, uids: Any, messages: Any):
 
 
 def tiny_trainer(
-    folder: Path, every: int = 1, keep: int = 100, num_axes: int = 3, **kwargs: Any
+    folder: Path,
+    every: int = 1,
+    keep: int = 100,
+    num_axes: int = 3,
+    settings: DriftSettings = SENSITIVE,
+    **kwargs: Any,
 ) -> L.Trainer:
-    drift = DriftMonitor(DriftSettings(calibration_steps=2, threshold=1e-4), num_axes, folder)
+    drift = DriftMonitor(settings, num_axes, folder)
     callbacks = [Invariants(folder), drift, *kwargs.pop("callbacks", [])]
     callbacks.append(IterationCheckpoint(folder / "checkpoints", every, keep))
-    settings = {"accelerator": "cpu", "devices": 1, **kwargs}
+    options = {"accelerator": "cpu", "devices": 1, **kwargs}
     return L.Trainer(
         max_epochs=1,
         log_every_n_steps=1,
@@ -81,5 +87,5 @@ def tiny_trainer(
         use_distributed_sampler=False,
         callbacks=callbacks,
         default_root_dir=folder,
-        **settings,
+        **options,
     )

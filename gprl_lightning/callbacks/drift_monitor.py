@@ -26,6 +26,7 @@ from gprl_lightning.core.drift import (
     axis_moments,
     update_drift,
 )
+from gprl_lightning.core.surprise import group_surprise
 from gprl_lightning.wandb_logger import GPRLWandbLogger
 
 
@@ -50,8 +51,10 @@ class DriftMonitor(L.Callback):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         scored, anchored = outputs["scored"], outputs["anchored"]
+        rollout = scored.rollout
+        surprise = group_surprise(scored.ref_logprobs, rollout.response_mask, rollout.group_size)
         moments = axis_moments(
-            scored.group_scores, scored.eigenvalues, self.settings.share, anchored
+            scored.group_scores, scored.eigenvalues, self.settings.share, anchored, surprise
         )
         if trainer.world_size > 1:
             moments = moments.summed(partial(_sum, trainer))
@@ -88,6 +91,7 @@ class DriftMonitor(L.Callback):
             metrics.DRIFT_DIVERGENCE: state.drift,
             metrics.DRIFT_ACTIVE: float(state.active),
             metrics.DRIFT_KL_COEF: state.kl_coef,
+            metrics.DRIFT_SURPRISE: float(moments.surprise()),
         }
         if state.calibrated:
             values[metrics.DRIFT_THRESHOLD] = state.threshold

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
         Normalization,
         ScoreShape,
         Share,
+        Statistic,
         Weighting,
     )
 else:  # OmegaConf knows no Literal: to it such a field is a string; __post_init__ checks it
     AdvantageScale = ScoreShape = Guard = KLEstimator = LossAggregation = str
-    Mode = Normalization = Share = Weighting = str
+    Mode = Normalization = Share = Statistic = Weighting = str
 
 
 @dataclass
@@ -113,10 +114,13 @@ class DriftConfig:
 
     enabled: bool = True
     mode: Mode = "full"
+    # The drift: divergence of variance shares (the paper's), or rise of -log π_ref per token (ours)
+    statistic: Statistic = "variance_share"
     share: Share = "raw"
     guard: Guard = "none"
-    threshold: Any = "auto"  # nats, or "auto"
-    threshold_quantile: float = 0.99
+    threshold: Any = "auto"  # nats (surprise: nats per token), or "auto"
+    threshold_quantile: float = 0.99  # of steps; for the surprise of whole runs
+    alarm_horizon: int = 200  # steps of such a run, for the automatic threshold of the surprise
     calibration_steps: int = 10
     ema: float = 0.9
     share_floor: float = 1e-3
@@ -133,6 +137,7 @@ class DriftConfig:
     def __post_init__(self) -> None:
         key = "drift."
         one_of(key + "mode", self.mode, options.Mode)
+        one_of(key + "statistic", self.statistic, options.Statistic)
         one_of(key + "share", self.share, options.Share)
         one_of(key + "guard", self.guard, options.Guard)
         number = isinstance(self.threshold, (int, float)) and self.threshold > 0
@@ -144,6 +149,7 @@ class DriftConfig:
         require(
             key + "calibration_steps", self.calibration_steps >= 2, self.calibration_steps, ">= 2"
         )
+        require(key + "alarm_horizon", self.alarm_horizon >= 1, self.alarm_horizon, ">= 1")
         require(key + "ema", 0 <= self.ema < 1, self.ema, "in [0, 1)")
         require(key + "share_floor", 0 < self.share_floor < 0.1, self.share_floor, "in (0, 0.1)")
         require(key + "reweight_rate", self.reweight_rate >= 0, self.reweight_rate, ">= 0")

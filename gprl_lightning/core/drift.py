@@ -1,8 +1,8 @@
 """The drift monitor: state and one step's evidence go in, new state and control come out.
 
 Source: GPRL, arXiv 2605.18721: above a threshold of the drift, axis multipliers move against it
-and the KL coefficient rises; below it both return exponentially. The calibration and the guard
-are ours; `gprl_lightning.core.drift_rule` has the formulas of the correction.
+and the KL coefficient rises; below it both return exponentially. The calibration, the guard and the
+second statistic are ours; `gprl_lightning.core.drift_rule` has the formulas of the correction.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gprl_lightning.core.drift_state import (
     Floats,
     Intervention,
 )
+from gprl_lightning.core.surprise import surprise_threshold
 from gprl_lightning.core.variance_share import (
     LEAST_THRESHOLD,
     AxisMoments,
@@ -125,54 +126,77 @@ def _check(state: DriftState, moments: AxisMoments, settings: DriftSettings) -> 
 def _observed(state: DriftState, moments: AxisMoments, settings: DriftSettings) -> DriftState:
     """The state with this step's evidence in its estimates; the control as it was."""
     anchored = moments.anchored_score()
-    measured = [moments.variance_sum] if anchored is None else [moments.variance_sum, anchored]
+    measured = [moments.variance_sum, moments.surprise()]
+    measured += [] if anchored is None else [anchored]
     finite = all(bool(values.isfinite().all()) for values in measured)
     if not finite or moments.variance_sum.sum() <= 0:
         return state
     share = _floats(variance_share(moments, settings.share_floor))
     scores = () if anchored is None else _floats(anchored)
+    surprise = float(moments.surprise())
     if not state.calibrated:
-        return _calibrated(state, share, scores, settings)
-    smoothed = _smoothed(state.variance_share, share, settings.ema)
-    distance = divergence(_tensor(smoothed), _tensor(state.reference_share))
-    drift = max(float(distance), 0.0)
-    return replace(
+        return _calibrated(state, share, scores, surprise, settings)
+    (level,) = _smoothed((state.surprise,), (surprise,), settings.ema)
+    state = replace(
         state,
-        variance_share=smoothed,
+        variance_share=_smoothed(state.variance_share, share, settings.ema),
         anchored_score=_smoothed(state.anchored_score, scores, settings.ema),
-        drift=drift,
-        active=drift > state.threshold,
+        surprise=level,
+        lowest_surprise=min(state.lowest_surprise, level),
     )
+    drift = _drift(state, settings)
+    return replace(state, drift=drift, active=drift > state.threshold)
+
+
+def _drift(state: DriftState, settings: DriftSettings) -> float:
+    if settings.statistic == "surprise":
+        return state.surprise - state.lowest_surprise
+    distance = divergence(_tensor(state.variance_share), _tensor(state.reference_share))
+    return max(float(distance), 0.0)
 
 
 def _calibrated(
-    state: DriftState, share: Floats, anchored: Floats, settings: DriftSettings
+    state: DriftState, share: Floats, anchored: Floats, surprise: float, settings: DriftSettings
 ) -> DriftState:
     """One more calibration step; the last one sets α(0), its anchored like, and the threshold."""
     shares = (*state.calibration_shares, share)
     scores = (*state.calibration_anchored, anchored)
+    surprises = (*state.calibration_surprise, surprise)
     state = replace(
         state,
         calibration_shares=shares,
         calibration_anchored=scores,
+        calibration_surprise=surprises,
         variance_share=share,
         anchored_score=anchored,
+        surprise=surprise,
     )
     if len(shares) < settings.calibration_steps:
         return state
     reference, anchored_reference = _mean(shares), _mean(scores)
+    level = math.fsum(surprises) / len(surprises)
     threshold = settings.threshold
     if threshold == "auto":
-        pool = torch.tensor(shares, dtype=torch.float64)
-        threshold = bootstrap_threshold(pool, settings.ema, settings.threshold_quantile)
+        threshold = _auto_threshold(state, settings)
     return replace(
         state,
         reference_share=reference,
         variance_share=reference,
         anchored_reference=anchored_reference,
         anchored_score=anchored_reference,
+        surprise=level,
+        lowest_surprise=level,
         threshold=max(float(threshold), LEAST_THRESHOLD),
     )
+
+
+def _auto_threshold(state: DriftState, settings: DriftSettings) -> float:
+    ema, quantile = settings.ema, settings.threshold_quantile
+    if settings.statistic == "surprise":
+        levels = _tensor(state.calibration_surprise)
+        return surprise_threshold(levels, ema, quantile, settings.alarm_horizon)
+    pool = torch.tensor(state.calibration_shares, dtype=torch.float64)
+    return bootstrap_threshold(pool, ema, quantile)
 
 
 def _decided(state: DriftState, settings: DriftSettings) -> Intervention | None:
@@ -190,6 +214,8 @@ def _decided(state: DriftState, settings: DriftSettings) -> Intervention | None:
         reference_share=state.reference_share,
         anchored_score=state.anchored_score,
         anchored_reference=state.anchored_reference,
+        surprise=state.surprise,
+        lowest_surprise=state.lowest_surprise,
         guarded=_guarded(state, settings),
         multipliers_before=state.multipliers,
         multipliers_after=state.multipliers,

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gprl_lightning.core.options import Guard, Mode, Share
+from gprl_lightning.core.options import Guard, Mode, Share, Statistic
 
 Floats = tuple[float, ...]
 
@@ -27,10 +27,12 @@ class DriftSettings:
     """
 
     mode: Mode = "full"
+    statistic: Statistic = "variance_share"
     share: Share = "raw"
     guard: Guard = "none"
     threshold: float | Literal["auto"] = "auto"
     threshold_quantile: float = 0.99
+    alarm_horizon: int = 200
     calibration_steps: int = 10
     ema: float = 0.9
     share_floor: float = 1e-3
@@ -63,12 +65,15 @@ class DriftState:
         step: updates so far.
         calibration_shares: variance share of each calibration step so far.
         calibration_anchored: anchored score of each calibration step so far.
+        calibration_surprise: surprise of each calibration step so far.
         reference_share: α(0); uniform until calibrated.
         variance_share: α(t), the moving average; the last step's share until calibrated.
         anchored_reference: mean anchored score over the calibration.
         anchored_score: δ(t), the moving average.
-        threshold: of the drift, in nats; infinite until calibrated.
-        drift: 𝒟(t), in nats; 0 until calibrated.
+        surprise: the moving average, in nats per token; the last step's until calibrated.
+        lowest_surprise: the least moving average so far; infinite until calibrated.
+        threshold: of the drift, in its units; infinite until calibrated.
+        drift: 𝒟(t), in nats, or the rise of the surprise, in nats per token; 0 until calibrated.
         active: the drift is above its threshold.
         multipliers: m of each axis.
         kl_coef: β.
@@ -77,10 +82,13 @@ class DriftState:
     step: int
     calibration_shares: tuple[Floats, ...]
     calibration_anchored: tuple[Floats, ...]
+    calibration_surprise: Floats
     reference_share: Floats
     variance_share: Floats
     anchored_reference: Floats
     anchored_score: Floats
+    surprise: float
+    lowest_surprise: float
     threshold: float
     drift: float
     active: bool
@@ -95,10 +103,13 @@ class DriftState:
             step=0,
             calibration_shares=(),
             calibration_anchored=(),
+            calibration_surprise=(),
             reference_share=uniform,
             variance_share=uniform,
             anchored_reference=(),
             anchored_score=(),
+            surprise=0.0,
+            lowest_surprise=math.inf,
             threshold=math.inf,
             drift=0.0,
             active=False,
@@ -135,9 +146,10 @@ class Intervention:
     Attributes:
         step: the update, counted from 0.
         action: ``correct`` above the threshold, ``return`` below it.
-        drift, threshold: in nats.
+        drift, threshold: in nats, or in nats per token for the surprise.
         variance_share, reference_share: α(t) and α(0).
         anchored_score, anchored_reference: δ(t) and its calibration mean; empty where not measured.
+        surprise, lowest_surprise: now, and the least so far.
         guarded: axes that the guard holds still in this step.
         multipliers_before, multipliers_after: m of each axis.
         kl_coef_before, kl_coef_after: β.
@@ -151,6 +163,8 @@ class Intervention:
     reference_share: Floats
     anchored_score: Floats
     anchored_reference: Floats
+    surprise: float
+    lowest_surprise: float
     guarded: tuple[bool, ...]
     multipliers_before: Floats
     multipliers_after: Floats

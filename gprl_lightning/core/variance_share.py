@@ -29,25 +29,32 @@ class AxisMoments:
         variance_sum: sum over groups of ``λ̃_l² · std_l²``.
         anchored_sum: sum over groups of ``mean_i s_l(y_i, y_base)``; None where it was not
             measured.
+        surprise_sum: sum over groups of `group_surprise`.
         count: groups.
     """
 
     variance_sum: Float[Tensor, " axes"]
     anchored_sum: Float[Tensor, " axes"] | None
+    surprise_sum: Float[Tensor, ""]
     count: Float[Tensor, ""]
 
     def summed(self, all_reduce: Callable[[Tensor], Tensor]) -> AxisMoments:
         """These moments over all processes, in one call of ``all_reduce``, which sums a tensor."""
-        if self.anchored_sum is None:
-            sums = all_reduce(torch.cat([self.variance_sum, self.count[None]]))
-            return AxisMoments(sums[:-1], None, sums[-1])
-        sums = all_reduce(torch.cat([self.variance_sum, self.anchored_sum, self.count[None]]))
-        axes = len(self.variance_sum)
-        return AxisMoments(sums[:axes], sums[axes:-1], sums[-1])
+        singles = torch.stack([self.surprise_sum, self.count])
+        per_axis = [self.variance_sum]
+        if self.anchored_sum is not None:
+            per_axis.append(self.anchored_sum)
+        sums = all_reduce(torch.cat([*per_axis, singles]))
+        variance, *anchored = sums[:-2].chunk(len(per_axis))
+        return AxisMoments(variance, anchored[0] if anchored else None, sums[-2], sums[-1])
 
     def anchored_score(self) -> Float[Tensor, " axes"] | None:
         """``δ_l = E_x[mean_i s_l(y_i, y_base)]``, or None where it was not measured."""
         return None if self.anchored_sum is None else self.anchored_sum / self.count
+
+    def surprise(self) -> Float[Tensor, ""]:
+        """The mean of -log π_ref over responses' tokens, in nats per token."""
+        return self.surprise_sum / self.count
 
 
 def axis_moments(
@@ -55,6 +62,7 @@ def axis_moments(
     eigenvalues: Float[Tensor, "groups axes"],
     share: Share,
     anchored: Float[Tensor, "groups axes"] | None,
+    surprise: Float[Tensor, " groups"],
 ) -> AxisMoments:
     """Sums of a batch of group scores, in float64.
 
@@ -65,23 +73,31 @@ def axis_moments(
         anchored: mean over the group of `scores_against` stored responses of the starting policy;
             it sees what the variance does not, a uniform shift of the whole group and an axis
             that saturates.
+        surprise: `group_surprise` of the rollout.
     """
     variance = axis_std(scores.double()).square()
     if share == "weighted":
         variance = variance * eigenvalues.double().square()
     anchored_sum = None if anchored is None else anchored.double().sum(0)
-    return AxisMoments(variance.sum(0), anchored_sum, torch.full_like(variance.sum(), len(scores)))
+    count = torch.full_like(variance.sum(), len(scores))
+    return AxisMoments(variance.sum(0), anchored_sum, surprise.double().sum(), count)
 
 
 def variance_share(moments: AxisMoments, floor: float) -> Float[Tensor, " axes"]:
-    """``α_l``, the axes' shares of the variance; each at least ``floor``, then made to sum to 1.
+    """``α_l``, the axes' shares of the variance; each at least ``floor``, then made to sum to 1."""
+    return floored_share(moments.variance_sum, floor)
+
+
+def floored_share(
+    variance: Float[Tensor, "*batch axes"], floor: float
+) -> Float[Tensor, "*batch axes"]:
+    """Shares of the sum over axes, floored and made to sum to 1.
 
     Where no axis varies at all, every axis has the same share.
     """
-    variance = moments.variance_sum
-    total = variance.sum()
-    share = torch.where(total > 0, variance / total, 1 / len(variance)).clamp(min=floor)
-    return share / share.sum()
+    total = variance.sum(-1, keepdim=True)
+    share = torch.where(total > 0, variance / total, 1 / variance.shape[-1]).clamp(min=floor)
+    return share / share.sum(-1, keepdim=True)
 
 
 def divergence(
@@ -96,6 +112,7 @@ def bootstrap_threshold(
     ema: float,
     quantile: float,
     floor: float = LEAST_THRESHOLD,
+    distance: Callable[[Tensor, Tensor], Tensor] = divergence,
 ) -> float:
     """Drift, in nats, that noise alone stays under in a ``quantile`` of steps (ours).
 
@@ -109,6 +126,7 @@ def bootstrap_threshold(
         ema: share of the old value in the moving average.
         quantile: in (0, 1).
         floor: the least threshold.
+        distance: of α(t) from α(0), over the last dimension.
     """
     generator = torch.Generator().manual_seed(0)
     pool = shares.detach().cpu().double()
@@ -118,5 +136,5 @@ def bootstrap_threshold(
     age = torch.arange(STREAM_STEPS - 1, -1, -1, dtype=torch.float64)
     weight = (1 - ema) * ema**age
     stream = (pool[drawn[:, steps:]] * weight[:, None]).sum(1)
-    drift = divergence(ema**STREAM_STEPS * reference + stream, reference)
+    drift = distance(ema**STREAM_STEPS * reference + stream, reference)
     return max(float(drift.quantile(quantile)), floor)

@@ -24,10 +24,14 @@ def double(values: Any) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def moments(variances: tuple[float, ...], anchored: tuple[float, ...] | None = None) -> AxisMoments:
+def moments(
+    variances: tuple[float, ...],
+    anchored: tuple[float, ...] | None = None,
+    surprise: float = 0.5,
+) -> AxisMoments:
     """Of two groups."""
     sums = None if anchored is None else 2 * double(anchored)
-    return AxisMoments(double(variances), sums, double(2.0))
+    return AxisMoments(double(variances), sums, 2 * double(surprise), double(2.0))
 
 
 def play(
@@ -48,7 +52,7 @@ def noisy(steps: int, axes: int = 3, seed: int = 0, tilt: float = 0.0) -> list[A
     generator = torch.Generator().manual_seed(seed)
     noise = 1 + 0.2 * torch.rand(steps, axes, generator=generator, dtype=torch.float64)
     noise[:, 0] *= 1 + tilt
-    return [AxisMoments(row, None, double(2.0)) for row in noise]
+    return [AxisMoments(row, None, row[0] + tilt, double(2.0)) for row in noise]
 
 
 def eventful(anchored: bool = True) -> list[AxisMoments]:

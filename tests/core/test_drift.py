@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gprl_lightning.core.drift import (
+    AxisMoments,
     DriftSettings,
     DriftState,
     Intervention,
@@ -34,10 +35,11 @@ def test_moments_by_hand() -> None:
     """
     scores = torch.tensor([[[1.0, 2.0], [-1.0, -2.0]], [[3.0, 5.0], [-3.0, 5.0]]])
     eigenvalues = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
-    raw = axis_moments(scores, eigenvalues, "raw", torch.tensor([[1.0, 0.0], [3.0, 1.0]]))
+    anchored, surprise = torch.tensor([[1.0, 0.0], [3.0, 1.0]]), torch.tensor([0.5, 1.0])
+    raw = axis_moments(scores, eigenvalues, "raw", anchored, surprise)
     assert raw.variance_sum.tolist() == [10.0, 4.0] and raw.count.item() == 2.0
-    assert raw.anchored_score().tolist() == [2.0, 0.5]
-    weighted = axis_moments(scores, eigenvalues, "weighted", None)
+    assert raw.anchored_score().tolist() == [2.0, 0.5] and raw.surprise().item() == 0.75
+    weighted = axis_moments(scores, eigenvalues, "weighted", None, surprise)
     assert weighted.variance_sum.tolist() == [9.25, 1.0]
     assert weighted.anchored_sum is None and weighted.anchored_score() is None
 
@@ -46,18 +48,26 @@ def test_moments_of_processes_add_up() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(4, 5, 3, generator=generator)
     gates, anchored = torch.rand(4, 3, generator=generator), torch.rand(4, 3, generator=generator)
-    whole = axis_moments(scores, gates, "weighted", anchored)
-    parts = [axis_moments(scores[i], gates[i], "weighted", anchored[i]) for i in ([0], [1, 2, 3])]
+    surprise = torch.rand(4, generator=generator)
+    given = (scores, gates, anchored, surprise)
+    whole = _weighted(*given)
+    parts = [_weighted(*(values[i] for values in given)) for i in ([0], [1, 2, 3])]
     packed: list[Tensor] = []
     for part in parts:
         part.summed(lambda sums: packed.append(sums) or sums)
     total = parts[0].summed(lambda _: packed[0] + packed[1])
     torch.testing.assert_close(total.variance_sum, whole.variance_sum)
     torch.testing.assert_close(total.anchored_sum, whole.anchored_sum)
+    torch.testing.assert_close(total.surprise_sum, whole.surprise_sum)
     assert total.count.item() == 4.0
     bare = replace(whole, anchored_sum=None).summed(lambda sums: 2 * sums)
     assert bare.anchored_sum is None and bare.count.item() == 8.0
     torch.testing.assert_close(bare.variance_sum, 2 * whole.variance_sum)
+    torch.testing.assert_close(bare.surprise_sum, 2 * whole.surprise_sum)
+
+
+def _weighted(scores: Tensor, gates: Tensor, anchored: Tensor, surprise: Tensor) -> AxisMoments:
+    return axis_moments(scores, gates, "weighted", anchored, surprise)
 
 
 def test_share_is_floored_and_on_the_simplex() -> None:
@@ -168,10 +178,11 @@ def test_one_axis_never_drifts() -> None:
 # State and log ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("statistic", ["variance_share", "surprise"])
 @pytest.mark.parametrize("guard", ["none", "anchored"])
 @pytest.mark.parametrize("stop", [0, 4, 10, 17, 50])
-def test_a_resumed_controller_goes_on_bit_for_bit(stop: int, guard: Any) -> None:
-    settings = DriftSettings(guard=guard)
+def test_a_resumed_controller_goes_on_bit_for_bit(stop: int, guard: Any, statistic: Any) -> None:
+    settings = DriftSettings(guard=guard, statistic=statistic)
     steps = eventful()
     states, log = play(settings, steps)
     half, _ = play(settings, steps[:stop]) if stop else ([DriftState.initial(settings, 3)], [])
@@ -192,10 +203,11 @@ def test_state_of_another_version_is_refused() -> None:
         DriftState.from_state_dict({**DriftState.initial(QUICK, 3).state_dict(), "momentum": 1.0})
 
 
+@pytest.mark.parametrize("statistic", ["variance_share", "surprise"])
 @pytest.mark.parametrize("mode", ["full", "reweight_only", "kl_only"])
 @pytest.mark.parametrize("guard", ["none", "anchored"])
-def test_the_log_alone_replays_the_controller(mode: Any, guard: Any) -> None:
-    settings = DriftSettings(mode=mode, guard=guard, return_rate=0.5)
+def test_the_log_alone_replays_the_controller(mode: Any, guard: Any, statistic: Any) -> None:
+    settings = DriftSettings(mode=mode, guard=guard, statistic=statistic, return_rate=0.5)
     states, log = play(settings, eventful())
     assert {record.action for record in log} == {"correct", "return"}
     stored = [Intervention.from_dict(json.loads(json.dumps(record.to_dict()))) for record in log]

@@ -39,10 +39,12 @@ OPTIMISATION |= {"micro_batch_tokens", "max_bad_steps", "max_logprob_mismatch"}
 
 DRIFT: dict[str, tuple] = {
     "mode": get_args(options.Mode),
+    "statistic": get_args(options.Statistic),
     "share": get_args(options.Share),
     "guard": get_args(options.Guard),
     "threshold": (0.05, 0.2, "auto"),
     "threshold_quantile": (0.99, 0.5),
+    "alarm_horizon": (200, 5),
     "calibration_steps": (4, 3),
     "ema": (0.9, 0.0),
     "share_floor": (1e-3, 0.05),
@@ -54,7 +56,11 @@ DRIFT: dict[str, tuple] = {
     "guard_margin": (0.25, 0.8),
     "kl_coef": (0.02, 0.05),
 }
-NEEDS = {"threshold_quantile": {"threshold": "auto"}, "guard_margin": {"guard": "anchored"}}
+NEEDS = {
+    "threshold_quantile": {"threshold": "auto"},
+    "alarm_horizon": {"threshold": "auto", "statistic": "surprise"},
+    "guard_margin": {"guard": "anchored"},
+}
 # Whether there is a monitor, whether it gets anchored scores, and what stands in for it.
 CALLBACK = {"enabled", "anchor", "schedule"}
 
@@ -93,7 +99,8 @@ def update(config: AlgorithmConfig) -> Tensor:
 def controls(settings: DriftSettings) -> Tensor:
     """Multipliers and KL coefficient of each step, in a run that drifts slowly and comes back.
 
-    Axis 0 takes over while axis 2 saturates: its spread falls and its anchored score rises.
+    Axis 0 takes over while axis 2 saturates: its spread falls and its anchored score rises. The
+    surprise rises with it.
     """
     scores, eigenvalues = group_scores(double(batch("random", 3))), double(gates(3))
     generator = torch.Generator().manual_seed(0)
@@ -103,7 +110,8 @@ def controls(settings: DriftSettings) -> Tensor:
         noise = 1 + 0.1 * torch.randn(3, dtype=torch.float64, generator=generator)
         spread = noise * double([1 + 2 * drifted, 1.0, 1 - 0.99 * drifted])
         anchored = double([[0.0, 0.0, 0.9 * drifted]] * 3)
-        moments = axis_moments(scores * spread, eigenvalues, settings.share, anchored)
+        surprise = (0.5 + drifted + 0.1 * noise[0]).expand(3)
+        moments = axis_moments(scores * spread, eigenvalues, settings.share, anchored, surprise)
         state, control, _ = update_drift(state, moments, settings)
         rows.append(torch.cat([control.axis_multipliers, double([control.kl_coef])]))
     return torch.stack(rows)

@@ -39,13 +39,14 @@ CALIBRATION = 4
 def test_variance_share(kind: str, axes: int, share: str) -> None:
     groups, rows = batch(kind, axes), gates(axes)
     expected = drift.variance_share([oracle.group_scores(g) for g in groups], rows, share, 0.05)
-    moments = axis_moments(group_scores(double(groups)), double(rows), share, None)
+    none = double([0.0] * len(rows))
+    moments = axis_moments(group_scores(double(groups)), double(rows), share, None, none)
     close(variance_share(moments, 0.05), expected)
 
 
 def test_variance_share_is_floored() -> None:
     """0 and 9 and 1 of 10 with a floor of 0.05 are (0.05, 0.9, 0.1) / 1.05."""
-    moments = AxisMoments(double([0.0, 9.0, 1.0]), None, double(2.0))
+    moments = AxisMoments(double([0.0, 9.0, 1.0]), None, double(0.0), double(2.0))
     close(variance_share(moments, 0.05), [0.05 / 1.05, 0.9 / 1.05, 0.1 / 1.05])
     assert drift.floored([0.0, 0.9, 0.1], 0.05) == pytest.approx([1 / 21, 18 / 21, 2 / 21])
 
@@ -55,7 +56,11 @@ def test_anchored_statistic(axes: int) -> None:
     groups, anchors = batch("random", axes), [group[0] for group in batch("cyclic", axes)]
     scores = scores_against(double(groups), double(anchors)[:, None])
     moments = axis_moments(
-        group_scores(double(groups)), double(gates(axes)), "raw", scores.mean((1, 2))
+        group_scores(double(groups)),
+        double(gates(axes)),
+        "raw",
+        scores.mean((1, 2)),
+        double([0.0] * len(groups)),
     )
     close(moments.anchored_score(), drift.anchored_statistic(groups, anchors))
 
@@ -113,7 +118,7 @@ def run(settings: DriftSettings, shares: list, anchored: list) -> tuple[list, li
     state = DriftState.initial(settings, len(shares[0]))
     states, log = [], []
     for share, score in zip(shares, anchored, strict=True):
-        moments = AxisMoments(0.7 * double(share), 3 * double(score), double(3.0))
+        moments = AxisMoments(0.7 * double(share), 3 * double(score), double(0.0), double(3.0))
         state, control, record = update_drift(state, moments, settings)
         assert control.axis_multipliers.tolist() == list(state.multipliers)
         assert control.kl_coef == state.kl_coef
