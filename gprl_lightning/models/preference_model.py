@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from gprl_lightning.config import ConfigError
 from gprl_lightning.core.batch import Messages
@@ -28,6 +29,8 @@ from gprl_lightning.core.preference import (
     win_probability,
 )
 from gprl_lightning.models.chat_text import ChatText, TextBatch
+from gprl_lightning.models.shared_prompt import shares_prompts
+from gprl_lightning.models.shared_scoring import by_prompt_and_length, states_of_texts
 
 DEFAULT_TAU: dict[str, float] = {"gpm": 0.1, "bradley_terry": 1.0}
 
@@ -114,6 +117,7 @@ class PreferenceModel(nn.Module):
         if not self.tau > 0:
             raise ConfigError(f"preference_model.tau={tau!r}: expected > 0, or null.")
         self.backbone, self.value_head, self.prompt_head = backbone, value_head, prompt_head
+        self.shares_prompts = isinstance(backbone, PreTrainedModel) and shares_prompts(backbone)
         self.text, self.batch_size = text, batch_size
         self.eigenvalue_scale: EigenvalueScale = eigenvalue_scale
         self.l2_normalize = l2_normalize and self.kind == "gpm"
@@ -132,7 +136,12 @@ class PreferenceModel(nn.Module):
         self, batch: TextBatch
     ) -> tuple[Float[Tensor, "rows two_axes"], Float[Tensor, "rows axes"]]:
         """Vectors v(y|x) and eigenvalues λ(x) of each row, float32, whichever side is padded."""
-        last, prompt = self.hidden_states(batch)
+        return self._read(*self.hidden_states(batch))
+
+    def _read(
+        self, last: Float[Tensor, "rows width"], prompt: Float[Tensor, "rows width"]
+    ) -> tuple[Float[Tensor, "rows two_axes"], Float[Tensor, "rows axes"]]:
+        """What the heads make of the states at the last token of each text, and of its prompt."""
         vectors = _linear(self.value_head, last)
         if self.kind == "bradley_terry":
             return torch.cat([vectors, torch.ones_like(vectors)], -1), torch.ones_like(vectors)
@@ -199,13 +208,19 @@ class PreferenceModel(nn.Module):
     def embed_conversations(
         self, conversations: Sequence[Messages]
     ) -> tuple[Float[Tensor, "rows two_axes"], Float[Tensor, "rows axes"]]:
-        """Vectors and eigenvalues of whole conversations, in batches of similar length."""
+        """Vectors and eigenvalues of whole conversations, in batches of similar length.
+
+        Where the architecture is known, a prompt that several of them share is run once.
+        """
         rows = self.text(conversations)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+        order = by_prompt_and_length(rows)
         vectors, eigenvalues = [], []
         for start in range(0, len(order), self.batch_size):
             part = [rows[i] for i in order[start : start + self.batch_size]]
-            v, e = self(self.text.collate(part).to(self.device))
+            if self.shares_prompts:
+                v, e = self._read(*states_of_texts(self.backbone, part))
+            else:
+                v, e = self(self.text.collate(part).to(self.device))
             vectors.append(v)
             eigenvalues.append(e)
         back = torch.tensor(order).argsort().to(self.device)

@@ -1,0 +1,63 @@
+"""A preference model's states of several answers to a prompt, the prompt read once. Ours.
+
+What a text's prompt begins with, all but its last token, is run once for all texts that begin so;
+the prompt's last token, which the gate reads, and the answer are run for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from gprl_lightning.models.chat_text import TokenizedText
+from gprl_lightning.models.shared_prompt import prefix_states
+
+Prefix = tuple[int, ...]
+
+
+def prefix_of(text: TokenizedText) -> Prefix:
+    """The tokens of its prompt but the last one."""
+    return text.ids[: text.prompt_tokens - 1]
+
+
+def by_prompt_and_length(texts: Sequence[TokenizedText]) -> list[int]:
+    """An order in which texts of one prompt lie side by side, and neighbours are of like length."""
+    longest: dict[Prefix, int] = {}
+    for text in texts:
+        longest[prefix_of(text)] = max(longest.get(prefix_of(text), 0), len(text.ids))
+    place = {prefix: i for i, prefix in enumerate(sorted(longest, key=lambda p: longest[p]))}
+    return sorted(range(len(texts)), key=lambda i: (place[prefix_of(texts[i])], len(texts[i].ids)))
+
+
+def states_of_texts(
+    backbone: Any, texts: Sequence[TokenizedText]
+) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
+    """The states at the last token of each text, and of its prompt, whatever else is in the batch.
+
+    Args:
+        backbone: one for which `gprl_lightning.models.shared_prompt.shares_prompts` is true.
+        texts: those that begin alike are read alike once.
+    """
+    prefixes = {prefix: i for i, prefix in enumerate(dict.fromkeys(map(prefix_of, texts)))}
+    suffixes = [text.ids[text.prompt_tokens - 1 :] for text in texts]
+    device = backbone.device
+    lengths = torch.tensor([len(s) for s in suffixes], device=device)
+    states = prefix_states(
+        backbone,
+        _padded(list(prefixes), device),
+        torch.tensor([len(p) for p in prefixes], device=device),
+        torch.tensor([prefixes[prefix_of(text)] for text in texts], device=device),
+        _padded(suffixes, device),
+        lengths,
+    )
+    ends = lengths.cumsum(0)
+    return states[ends - 1], states[ends - lengths]
+
+
+def _padded(rows: Sequence[tuple[int, ...]], device: torch.device) -> Tensor:
+    return pad_sequence([torch.tensor(r, dtype=torch.long) for r in rows], True).to(device)
