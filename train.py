@@ -20,11 +20,13 @@ def main(cfg: DictConfig) -> None:
         config = validate(cfg)
         # torch, transformers and lightning: only for a real run
         from gprl_lightning import preference_tasks, training
+        from gprl_lightning.study.detector_study import detector_study
 
         tasks = {
             "train_policy": training.train_policy,
             "train_preference_model": preference_tasks.train_preference_model,
             "eval_preference_model": preference_tasks.eval_preference_model,
+            "detector_study": detector_study,
         }
         tasks[config.task](config, cfg, Path(HydraConfig.get().runtime.output_dir))
 

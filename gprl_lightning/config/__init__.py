@@ -8,6 +8,7 @@ paper is silent) is a field here, with the default that README lists.
 
 from gprl_lightning.config.algorithm import AlgorithmConfig, DriftConfig, RolloutConfig
 from gprl_lightning.config.checks import ConfigError
+from gprl_lightning.config.detectors import DetectorStudyConfig
 from gprl_lightning.config.models import (
     LoraConfig,
     PolicyConfig,
@@ -28,6 +29,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "DetectorStudyConfig",
     "DriftConfig",
     "EvaluationConfig",
     "LoraConfig",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from gprl_lightning.config.algorithm import AlgorithmConfig, DriftConfig, RolloutConfig
 from gprl_lightning.config.checks import at_least, one_of, require
+from gprl_lightning.config.detectors import DetectorStudyConfig
 from gprl_lightning.config.models import (
     PolicyConfig,
     PreferenceModelConfig,
@@ -84,7 +85,8 @@ class PathsConfig:
 class Config:
     """The whole configuration of ``train.py``."""
 
-    task: str = "train_policy"  # train_policy | train_preference_model | eval_preference_model
+    # train_policy | train_preference_model | eval_preference_model | detector_study
+    task: str = "train_policy"
     name: str = "sandbox"
     seed: int = 0
     iterations: int = 80
@@ -102,6 +104,7 @@ class Config:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     preference_training: PreferenceTrainingConfig = field(default_factory=PreferenceTrainingConfig)
+    detectors: DetectorStudyConfig = field(default_factory=DetectorStudyConfig)
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
@@ -109,7 +112,9 @@ class Config:
     paths: PathsConfig = field(default_factory=PathsConfig)
 
     def __post_init__(self) -> None:
-        tasks = Literal["train_policy", "train_preference_model", "eval_preference_model"]
+        tasks = Literal[
+            "train_policy", "train_preference_model", "eval_preference_model", "detector_study"
+        ]
         one_of("task", self.task, tasks)
         at_least("", self, 1, "iterations", "checkpoint_every")
         require("seed", 0 <= self.seed < 2**32, self.seed, "in [0, 2**32)")

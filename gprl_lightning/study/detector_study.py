@@ -1,0 +1,205 @@
+"""The monitors as detectors: ``python train.py experiment=detector_study``.
+
+Draws healthy and exploited streams from one pool of responses, lets every monitor read them, and
+counts detections and false alarms; replays finished runs as well. Writes ``detectors.csv``,
+``runs.csv``, ``plants.csv`` and ``detectors.png``.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from tqdm.auto import tqdm
+
+from gprl_lightning.config import Config
+from gprl_lightning.core.drift import DriftSettings
+from gprl_lightning.report import print_table
+from gprl_lightning.run_folder import begin, prepare, write_summary
+from gprl_lightning.study.detector_figures import write_figure
+from gprl_lightning.study.detector_pool import study_pool
+from gprl_lightning.study.detector_scores import Detections, FalseAlarms, wilson
+from gprl_lightning.study.detectors import DETECTORS, Watch
+from gprl_lightning.study.planting import PLANTS
+from gprl_lightning.study.pool import OWN_WORSE, Pool, Version
+from gprl_lightning.study.recorded import recorded_evidence
+from gprl_lightning.study.streams import Evidence, Scenario, Shape, draw, quarter_lost
+from gprl_lightning.training import drift_settings
+
+Row = dict[str, Any]
+SEEDS_APART = 10_000  # between scenarios, so that no two share a stream's noise
+
+
+@dataclass(frozen=True)
+class Watched:
+    """All streams of a scenario, and what each detector made of each of them."""
+
+    scenario: Scenario
+    streams: list[Evidence]
+    watches: dict[str, list[Watch]]
+
+    @property
+    def gold(self) -> torch.Tensor:
+        """By step, the mean over streams."""
+        return torch.stack([stream.gold for stream in self.streams]).mean(0)
+
+
+def detector_study(config: Config, cfg: DictConfig, folder: Path) -> float:
+    """Returns the share of exploited streams that the configured statistic detects."""
+    prepare(config)
+    options, settings = config.detectors, drift_settings(config.drift, config.algorithm.kl_coef)
+    runs = [row for run in options.runs for row in run_rows(Path(run), settings)]
+    pool = study_pool(config)
+    begin(cfg, folder)
+    size = (config.data.prompts_per_step, config.rollout.group_size)
+    shape = Shape(options.steps, *size, options.onset)
+    cases = [
+        (scenario, options.healthy_seeds if scenario.healthy else options.seeds)
+        for scenario in scenarios(config)
+    ]
+    bar = tqdm(cases, desc="streams", unit="scenario", leave=False)
+    found = [
+        watched(pool, scenario, shape, settings, seeds, config.seed + SEEDS_APART * place)
+        for place, (scenario, seeds) in enumerate(bar)
+    ]
+    rows = [row for one in found for row in rows_of(one, settings, shape.onset)]
+    write_csv(folder / "detectors.csv", rows)
+    write_csv(folder / "plants.csv", list(plant_rows(pool)))
+    if runs:
+        write_csv(folder / "runs.csv", runs)
+    write_figure(folder / "detectors.png", rows, found)
+    files = {name: folder / name for name in ("detectors.csv", "plants.csv", "detectors.png")}
+    totals = overall(rows)
+    final = {f"detectors/{name}/detected": total[0] for name, total in totals.items()}
+    write_summary(config, folder, final, files)
+    print_table([(name, total[1]) for name, total in totals.items()], "monitors as detectors")
+    return final[f"detectors/{config.drift.statistic}/detected"]
+
+
+def scenarios(config: Config) -> list[Scenario]:
+    """Healthy ones; each exploit as the preference model takes it; and each with axes pushed."""
+    options = config.detectors
+    learning = options.learning
+    exploits = [
+        Scenario(learning, Version(name, strength), ramp, pushed)
+        for pushed_too in (False, True)
+        for name in (*(plant.__name__ for plant in PLANTS), OWN_WORSE)
+        for strength in options.strengths
+        for ramp in options.ramps
+        for pushed in [(2 if name == "collusion" else 1) if pushed_too else 0]
+    ]
+    return [Scenario(), Scenario(learning), *exploits]
+
+
+def watched(
+    pool: Pool, scenario: Scenario, shape: Shape, settings: DriftSettings, seeds: int, first: int
+) -> Watched:
+    """The scenario's streams, from seed ``first`` on, read by every detector."""
+    streams = [draw(pool, scenario, shape, first + seed) for seed in range(seeds)]
+    watches = {d.__name__: [d(stream, settings) for stream in streams] for d in DETECTORS}
+    return Watched(scenario, streams, watches)
+
+
+def rows_of(found: Watched, settings: DriftSettings, onset: int) -> Iterator[Row]:
+    """One row per detector."""
+    scenario = found.scenario
+    limit = None if scenario.healthy else quarter_lost(found.gold, onset)
+    shared = {
+        "healthy": scenario.healthy,
+        "learning": scenario.learning,
+        "exploit": scenario.version.name,
+        "strength": scenario.version.strength,
+        "ramp": scenario.ramp,
+        "pushed_axes": scenario.pushed_axes,
+        "gold_peak": float(found.gold.max()),
+        "gold_end": float(found.gold[-1]),
+        "quarter_lost_after": None if limit is None else limit - onset,
+    }
+    for name, watches in found.watches.items():
+        if scenario.healthy:
+            false = FalseAlarms.of(watches, settings.calibration_steps)
+            counts = {"runs": false.runs, "false_alarm_runs": false.alarmed_runs}
+            counts |= {"steps": false.steps, "false_alarm_steps": false.alarmed_steps}
+        else:
+            seen = Detections.of(watches, found.gold, onset)
+            counts = {"runs": seen.runs, "false_alarm_runs": seen.early}
+            counts |= {"detected": seen.detected, "in_time": seen.in_time}
+            counts |= {"lead": seen.lead, "loss_at_alarm": seen.loss}
+        yield {**shared, "detector": name, **counts}
+
+
+def overall(rows: Sequence[Row]) -> dict[str, tuple[float, str]]:
+    """By detector: the share of exploited streams detected, and a line for the table."""
+    out: dict[str, tuple[float, str]] = {}
+    for name in dict.fromkeys(row["detector"] for row in rows):
+        mine = [row for row in rows if row["detector"] == name]
+        exploited = [row for row in mine if not row["healthy"]]
+        harmful = [row for row in exploited if row["quarter_lost_after"] is not None]
+        parts = [
+            ("detected", exploited, "detected"),
+            ("before a quarter of the gold is lost", harmful, "in_time"),
+            *(
+                ("false alarms, " + ("learning" if row["learning"] else "still"), [row], None)
+                for row in mine
+                if row["healthy"]
+            ),
+        ]
+        lines, detected = [], 0.0
+        for label, chosen, column in parts:
+            runs = sum(row["runs"] for row in chosen)
+            hits = sum(row[column or "false_alarm_runs"] for row in chosen)
+            if runs:
+                low, high = wilson(hits, runs)
+                lines.append(f"{label}: {hits / runs:.1%} ({low:.1%} – {high:.1%}) of {runs} runs")
+                detected = hits / runs if column == "detected" else detected
+        out[name] = (detected, "\n".join(lines))
+    return out
+
+
+def plant_rows(pool: Pool) -> Iterator[Row]:
+    """What each plant does to a response: gold, length, surprise, and what the model says of it."""
+    clean = pool.clean
+    for version, measured in pool.exploited.items():
+        yield {
+            "exploit": version.name,
+            "strength": version.strength,
+            "gold_win_rate": float(measured.gold.mean()),
+            "proxy_win_rate": pool.proxy_win_rate(measured),
+            "length": float(measured.lengths.mean()),
+            "clean_length": float(clean.lengths.mean()),
+            "surprise": float(measured.surprise.mean()),
+            "clean_surprise": float(clean.surprise.mean()),
+        }
+
+
+def run_rows(run: Path, settings: DriftSettings) -> Iterator[Row]:
+    """When each detector alarms in a finished run, and what of the gold was lost by then."""
+    evidence = recorded_evidence(run)
+    gold = evidence.gold
+    limit = quarter_lost(gold, 0)
+    for detector in DETECTORS:
+        first = detector(evidence, settings).first_alarm()
+        yield {
+            "run": run.name,
+            "detector": detector.__name__,
+            "iterations": len(gold),
+            "gold_peak": float(gold.max()),
+            "peak_at": int(gold.argmax()) + 1,
+            "gold_end": float(gold[-1]),
+            "quarter_lost_at": None if limit is None else limit + 1,
+            "first_alarm": None if first is None else first + 1,
+        }
+
+
+def write_csv(file: Path, rows: Sequence[Row]) -> None:
+    """Columns are the union over rows, in order of appearance."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with file.open("w", newline="", encoding="utf8") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(rows)

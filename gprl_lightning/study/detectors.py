@@ -1,0 +1,123 @@
+"""The monitors under test: each reads a stream's evidence and says at which steps it alarms.
+
+A whole stream at once, from the parts that `update_drift` is made of; a test holds them against it
+step by step. The baselines are distances of a smoothed number from its calibration, with a
+threshold drawn up as the variance share's: the 99th percentile over bootstrap resamples of the
+calibration. None acts on the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gprl_lightning.core.drift import DriftSettings, bootstrap_threshold, divergence
+from gprl_lightning.core.surprise import surprise_threshold
+from gprl_lightning.core.variance_share import floored_share
+from gprl_lightning.study.streams import Evidence
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a detector made of a stream.
+
+    Attributes:
+        statistic: by step; 0 while calibrating.
+        threshold: of the statistic.
+    """
+
+    statistic: Float[Tensor, " steps"]
+    threshold: float
+
+    @property
+    def active(self) -> Bool[Tensor, " steps"]:
+        return self.statistic > self.threshold
+
+    def first_alarm(self) -> int | None:
+        """The first step above the threshold."""
+        steps = self.active.nonzero()[:, 0]
+        return int(steps[0]) if len(steps) else None
+
+
+Detector = Callable[[Evidence, DriftSettings], Watch]
+
+
+def variance_share(evidence: Evidence, settings: DriftSettings) -> Watch:
+    """GPRL's statistic: divergence of the axes' shares of the raw variance from α(0)."""
+    shares = floored_share(evidence.variance, settings.share_floor)
+    return _distance(shares, settings, divergence)
+
+
+def weighted_share(evidence: Evidence, settings: DriftSettings) -> Watch:
+    """The same, of variances weighted by λ²."""
+    shares = floored_share(evidence.weighted_variance, settings.share_floor)
+    return _distance(shares, settings, divergence)
+
+
+def anchored(evidence: Evidence, settings: DriftSettings) -> Watch:
+    """Distance of the anchored score, over all axes, from its calibration mean."""
+    return _distance(evidence.anchored, settings, _euclidean)
+
+
+def kl_to_reference(evidence: Evidence, settings: DriftSettings) -> Watch:
+    """Distance of the KL to the reference from its calibration mean."""
+    return _distance(evidence.kl[:, None], settings, _euclidean)
+
+
+def mean_length(evidence: Evidence, settings: DriftSettings) -> Watch:
+    """Distance of the mean response length from its calibration mean."""
+    return _distance(evidence.length[:, None], settings, _euclidean)
+
+
+def surprise(evidence: Evidence, settings: DriftSettings) -> Watch:
+    """Ours: the rise of -log π_ref above its lowest level."""
+    levels, steps = evidence.surprise, settings.calibration_steps
+    ema, quantile = settings.ema, settings.threshold_quantile
+    threshold = surprise_threshold(levels[:steps], ema, quantile, settings.alarm_horizon)
+    smooth = _smoothed(levels[:, None], settings)[:, 0]
+    rise = smooth - smooth.cummin(0).values
+    return Watch(torch.cat([rise.new_zeros(steps), rise[1:]]), threshold)
+
+
+DETECTORS: tuple[Detector, ...] = (
+    variance_share,
+    weighted_share,
+    anchored,
+    kl_to_reference,
+    mean_length,
+    surprise,
+)
+
+
+def _distance(
+    values: Float[Tensor, "steps entries"],
+    settings: DriftSettings,
+    distance: Callable[[Tensor, Tensor], Tensor],
+) -> Watch:
+    """How far the moving average is from the mean of the calibration steps."""
+    calibration = values[: settings.calibration_steps]
+    threshold = bootstrap_threshold(
+        calibration, settings.ema, settings.threshold_quantile, distance=distance
+    )
+    smooth = _smoothed(values, settings)
+    found = distance(smooth[1:], smooth[:1]).clamp(min=0)
+    return Watch(torch.cat([found.new_zeros(len(calibration)), found]), threshold)
+
+
+def _smoothed(
+    values: Float[Tensor, "steps entries"], settings: DriftSettings
+) -> Float[Tensor, "watched_steps entries"]:
+    """The mean of the calibration steps, and the moving average from there after each later one."""
+    reference = values[: settings.calibration_steps].mean(0, keepdim=True)
+    levels = [reference]
+    for row in values[settings.calibration_steps :].split(1):
+        levels.append(settings.ema * levels[-1] + (1 - settings.ema) * row)
+    return torch.cat(levels)
+
+
+def _euclidean(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).norm(dim=-1)
