@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,8 @@ class GPRLWandbLogger(WandbLogger):
         """The run in the mode asked for; else offline; else one that drops what it is given."""
         import wandb
 
+        with suppress(AttributeError):  # a W&B that has no such method
+            _skip_launch()
         for instead in ("offline", "disabled"):
             try:
                 return wandb.init(**self._wandb_init)
@@ -188,6 +192,21 @@ class GPRLWandbLogger(WandbLogger):
 def _stop_this_run() -> None:
     """As a cluster asks for it: the run finishes its iteration, saves it, and ends."""
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+@cache
+def _skip_launch() -> None:
+    """Have W&B look for Launch's inputs only where its module, which alone can stage them, is
+    loaded: it would import all of Launch in every run, for seconds, to find none."""
+    from wandb.sdk.wandb_run import Run
+
+    look = Run._detect_and_apply_job_inputs
+
+    def look_if_loaded(self: Run) -> None:
+        if "wandb.sdk.launch.inputs.internal" in sys.modules:
+            look(self)
+
+    Run._detect_and_apply_job_inputs = look_if_loaded
 
 
 def _restart_wandb() -> None:

@@ -51,3 +51,13 @@ def test_a_run_does_not_load_what_it_may_never_need():
 
 def test_the_check_sees_what_is_loaded():
     assert loaded_by("import gprl_lightning.core.losses", HEAVY) == ["torch", "numpy"]
+
+
+def test_wandb_starts_without_its_launch(tmp_path):
+    statement = (
+        "from gprl_lightning.wandb_logger import GPRLWandbLogger\n"
+        f"logger = GPRLWandbLogger({str(tmp_path)!r}, mode='offline')\n"
+        "logger.log_metrics({'loss': 1.0}, 1)\n"
+        "logger.close(0)"
+    )
+    assert loaded_by(statement, ("wandb", "wandb.sdk.launch")) == ["wandb"]

@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_overhead [--pairs 10] [--setup A] [overrides]
 
-In one process, with the default loggers and callbacks: before each iteration of Lightning's, a twin
-of the module (a policy of its own, the same sampler, models and prompts) does that iteration as
-a bare loop: sample, score, forwards, backwards, optimiser; no trainer, callback, statistics, check
-or log. Both see the same random numbers and make the same updates, which is checked at the end: the
-work is the same. Process CPU-seconds; what W&B's own process spends is told beside.
+In one process, with the default loggers and callbacks: before or after each iteration of
+Lightning's, a twin of the module (a policy of its own, the same sampler, models and prompts) does
+it as a bare loop: sample, score, forwards, backwards, optimiser; no trainer, callback, statistics,
+check or log. Both see the same random numbers and make the same updates, which is checked at the
+end: the work is the same. Process CPU-seconds; what W&B's own process spends is told beside.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -28,8 +29,11 @@ import torch
 from torch import Tensor
 
 from gprl_lightning.core.batch import PromptBatch
+from gprl_lightning.core.drift import DriftControl
+from gprl_lightning.modules import gprl
 from gprl_lightning.modules.gprl import GPRLModule
 from gprl_lightning.modules.partition import minibatches
+from gprl_lightning.modules.statistics import UpdateStatistics
 from tests.benchmarks.bench_trl import CACHE
 from tests.benchmarks.setups import SETUPS, make_world, overrides
 from tests.benchmarks.turns import ROOT
@@ -84,34 +88,77 @@ class BareLoop(GPRLModule):
 
 
 class Pairs(L.Callback):
-    """Runs the bare loop before each iteration, and reports both at the end."""
+    """Runs the bare loop before or, every other time, after each iteration; reports at the end."""
 
     def __init__(self) -> None:
         self.bare: list[float] = []
         self.whole: list[float] = []
         self.others: list[float] = []
-        self.began: float | None = None
+        self.parts: dict[str, float] = defaultdict(float)
+        self.counting = False
+        self.began = 0.0
+        self.pending: tuple[PromptBatch, DriftControl] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.twin = BareLoop(pl_module).train()
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if callback is not self:
+                for hook in ("on_train_batch_start", "on_train_batch_end"):
+                    self._time(callback, hook, type(callback).__name__)
+        for logger in trainer.loggers:
+            self._time(logger, "log_metrics", type(logger).__name__)
+        self._time(gprl, "confirmed", "log-probabilities against a sample")
+        for name in ("add", "close", "report"):
+            self._time(UpdateStatistics, name, "statistics of the update")
+        self._time(pl_module, "_log", "statistics of the scores, and Lightning's log")
+
+    def _time(self, owner: Any, name: str, part: str) -> None:
+        """Add up, from the end of the warm-up on, what calls of `owner.name` cost."""
+        function = getattr(owner, name)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            start = process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                if self.counting:
+                    self.parts[part] += process_time() - start
+
+        setattr(owner, name, run)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        now = process_time()
-        if self.began is not None:
-            self.whole.append(now - self.began)
+        if batch_idx:
+            self.whole.append(process_time() - self.began)
         self.others.append(_children_seconds())
-        self.twin.control = pl_module.control
-        now = process_time()
-        self.twin.iteration(batch)
+        self._bare_iteration()
+        self.pending = (batch, pl_module.control)
+        if batch_idx % 2:
+            self._bare_iteration()
+        self.counting = WARM_UP <= batch_idx < trainer.num_training_batches - 1
         self.began = process_time()
-        self.bare.append(self.began - now)
+
+    def _bare_iteration(self) -> None:
+        """Do what is to be done: the iteration before, or the one that begins."""
+        if self.pending is not None:
+            prompts, self.twin.control = self.pending
+            start = process_time()
+            self.twin.iteration(prompts)
+            self.bare.append(process_time() - start)
+            self.pending = None
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._bare_iteration()
         pairs = zip(pl_module.policy.parameters(), self.twin.policy.parameters(), strict=True)
         gap = max(float((a - b).detach().abs().max()) for a, b in pairs)
-        found = {"bare": self.bare[:-1], "whole": self.whole, "others": self.others, "gap": gap}
+        found = {
+            "bare": self.bare[:-1],
+            "whole": self.whole,
+            "others": self.others,
+            "parts": {k: v / (len(self.whole) - WARM_UP) for k, v in self.parts.items()},
+            "gap": gap,
+        }
         print(f"\n{MARK}{json.dumps(found)}", flush=True)
 
 
@@ -151,6 +198,12 @@ def measure(arguments: list[str], pairs: int, folder: Path) -> None:
         f"Largest difference of the weights after {len(bare) + WARM_UP + 1} iterations: "
         f"{found['gap']:.1g}."
     )
+    named = dict(sorted(found["parts"].items(), key=lambda part: -part[1]))
+    named["Lightning's loop, the loader, and the rest"] = sum(extra) / len(extra) - sum(
+        named.values()
+    )
+    for name, seconds in named.items():
+        print(f"  {name:50}{1e3 * seconds:8.1f} ms {seconds / median(bare):7.1%}")
 
 
 def main() -> None:

@@ -24,10 +24,10 @@ from tests.benchmarks.contest import (
     OURS,
     TRL,
     Result,
-    best_micro_batch,
     contest,
     load,
     save,
+    search_micro_batch,
 )
 from tests.benchmarks.setups import SETUPS, Setup, make_world
 
@@ -68,8 +68,7 @@ def measure(setup: Setup, malloc: str, cache: Path, pairs: int, earlier: list[Re
     """One row. What TRL's micro-batch sizes cost is not measured twice."""
     world = make_world(setup, cache)
     known = [r.micro_batches for r in earlier if (r.setup, r.malloc) == (setup.name, malloc)]
-    sizes = tuple(s for s in (4, 8, 16, 32) if s <= setup.rollouts)
-    costs = known[0] if known else best_micro_batch(setup, world, MALLOC[malloc], sizes)
+    costs = known[0] if known else search_micro_batch(setup, world, MALLOC[malloc])
     result = contest(setup, world, malloc, costs, pairs)
     print(f"{setup.name}, malloc {malloc}: {result.ratio(OURS):.2f} times cheaper", flush=True)
     return result
@@ -82,7 +81,7 @@ def print_table(results: list[Result]) -> None:
     print("ratios: medians of pairs, with the lowest and the highest pair.\n")
     print(
         f"{'setup':14}{'malloc':9}{'TRL (micro-batch)':>19}{'GPRL':>8}{'ratio':>7}"
-        f"{'pairs':>14}{'target':>8}  met{'cheap reward':>15}{'length':>16}"
+        f"{'pairs':>14}{'target':>8}  met{'cheap reward':>15}{'lengths':>14}{'peak MB':>14}"
     )
     for result in sorted(results, key=lambda r: (list(SETUPS).index(r.setup), r.malloc)):
         print(row(result))
@@ -94,11 +93,13 @@ def row(result: Result) -> str:
     seconds = {side: result.middle(side, "cpu_seconds") for side in (TRL, OURS, CHEAP)}
     low, high = result.spread(OURS)
     lengths = [result.middle(side, "mean_length") for side in (TRL, OURS)]
+    peaks = [result.middle(side, "peak_bytes") / 1e6 for side in (TRL, OURS)]
     met = "yes" if result.ratio(OURS) >= target else "NO"
     return (
         f"{result.setup:14}{result.malloc:9}{seconds[TRL]:14.2f} ({best:2}){seconds[OURS]:8.2f}"
         f"{result.ratio(OURS):7.2f}{low:8.2f}–{high:.2f}{target:8.1f}{met:>5}"
-        f"{result.ratio(CHEAP):15.2f}{lengths[0]:9.1f} /{lengths[1]:5.1f}"
+        f"{result.ratio(CHEAP):15.2f}{lengths[0]:7.1f} /{lengths[1]:5.1f}"
+        f"{peaks[0]:7.0f} /{peaks[1]:5.0f}"
     )
 
 

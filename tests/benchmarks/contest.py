@@ -54,15 +54,22 @@ def trl(
     return Run("tests.benchmarks.side_trl", [json.dumps(options)], log, environment)
 
 
-def best_micro_batch(
-    setup: Setup, world: World, environment: Mapping[str, str], sizes: tuple[int, ...]
+def search_micro_batch(
+    setup: Setup, world: World, environment: Mapping[str, str]
 ) -> dict[int, float]:
-    """CPU-seconds of TRL's iteration at each micro-batch size, after one that warms up."""
-    seconds = {}
-    for size in sizes:
+    """CPU-seconds of TRL's iteration by micro-batch size, after one that warms up.
+
+    From all rollouts at once downwards by halves, until smaller has become dearer.
+    """
+    seconds: dict[int, float] = {}
+    size = setup.rollouts
+    while size >= 1:
         with closing(trl(setup, world, environment, size)) as run:
             run.turn(1)
             seconds[size] = run.turn(1)["cpu_seconds"]
+        if seconds[size] > min(seconds.values()):
+            break
+        size //= 2
     return seconds
 
 
