@@ -32,9 +32,9 @@ class Interval:
 
 
 def student(values: Array) -> Interval:
-    """Mean and Student's interval; of one value, no bounds (NaN), of none, no mean."""
-    if not len(values):
-        return Interval(math.nan, math.nan, math.nan)
+    """Mean and Student's interval; of fewer than three values no bounds (NaN), of none no mean."""
+    if len(values) < FEWEST_PAIRS:
+        return Interval(float(np.mean(values)) if len(values) else math.nan, math.nan, math.nan)
     mean, half = float(np.mean(values)), half_width([float(v) for v in values])
     return Interval(mean, mean - half, mean + half)
 
@@ -47,8 +47,8 @@ def paired_bootstrap(differences: Array, resamples: int = RESAMPLES, seed: int =
 
 
 def cautious(differences: Array) -> Interval:
-    """The wider of bootstrap and Student on each side; of one value, no bounds (NaN)."""
-    if len(differences) < 2:
+    """The wider of bootstrap and Student on each side; of fewer than three, no bounds."""
+    if len(differences) < FEWEST_PAIRS:
         return student(differences)
     drawn, normal = paired_bootstrap(differences), student(differences)
     return Interval(drawn.mean, min(drawn.low, normal.low), max(drawn.high, normal.high))

@@ -123,7 +123,7 @@ def main_figure(arms: Arms) -> Any:
         _draw(right, runs, by_distance(metrics.EVAL_WIN_RATE), colours[arm])
     for panel, label in ((left, "iteration"), (right, "√KL to the starting policy, √nats")):
         panel.axhline(0.5, color="black", lw=0.7, ls=":")
-        panel.set_xlabel(label)
+        panel.set(xlabel=label, ylim=(0, 1))
         panel.grid(alpha=0.3)
     left.set_ylabel("gold win rate over the starting policy")
     left.legend(fontsize=8)
