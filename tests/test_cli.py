@@ -67,7 +67,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(tmp_path):
         ("trainer.precison=4", "Did you mean trainer.precision?"),
         ("optimizer.foreach=true", "write +optimizer.foreach="),
         ("ablation=single_axes", "Did you mean ablation=single_axis?"),
-        ("experiment=nothing_like_it", "The options are eval_preference_model, "),
+        ("experiment=nothing_like_it", "The options are detector_study, "),
         (
             "rollout.group_size=eight",
             "Value 'eight' of type 'str' could not be converted to Integer",
