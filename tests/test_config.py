@@ -136,7 +136,7 @@ def test_every_job_of_every_grid_is_valid(grid):
 def test_the_default_is_the_sandbox(monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     config = validate(composed())
-    assert (config.name, config.task, config.iterations) == ("sandbox", "train_policy", 80)
+    assert (config.name, config.task, config.iterations) == ("sandbox", "train_policy", 60)
     assert (config.optimizer["lr"], config.algorithm.kl_coef) == (3e-4, 0.1)
     assert config.data.prompts_per_step == config.rollout.group_size == 8
     assert (config.rollout.max_new_tokens, config.evaluation.every) == (64, 20)
