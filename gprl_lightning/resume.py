@@ -66,7 +66,8 @@ def run_identity(
 ) -> RunIdentity:
     """Take the identity of a run that is about to start, its policy as it starts."""
     judge = preference_model
-    options = (judge.kind, judge.tau, judge.eigenvalue_scale, judge.l2_normalize)
+    gate = (judge.eigenvalue_scale, judge.gate_temperature)
+    options = (judge.kind, judge.tau, gate, judge.l2_normalize, judge.l2_scope)
     text = (judge.text.max_tokens, judge.text.text_format, _tokenizer(judge.tokenizer))
     return RunIdentity(
         config=flattened(config),

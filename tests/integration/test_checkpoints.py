@@ -299,7 +299,8 @@ def test_identity_sees_data_tokenizer_and_models():
     other = tiny_policy()
     other.tokenizer.chat_template += " "
     assert resume.changed_contents(base, identity(policy=other)) == {"tokenizer"}
-    for name, value in (("tau", 0.2), ("l2_normalize", False)):
+    options = {"tau": 0.2, "l2_normalize": False, "l2_scope": "axis", "gate_temperature": 2.0}
+    for name, value in options.items():
         kept = getattr(judge, name)
         setattr(judge, name, value)
         assert resume.changed_contents(base, identity()) == {"preference_model"}
