@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class Invariants(L.Callback):
     def _require_logprobs(self, check: Any) -> None:
         limit = self.max_logprob_mismatch
         limit = check.bounds.limit if limit is None else limit
-        if check.mismatch > limit:
+        if limit < check.mismatch < math.inf:  # what is not finite is a bad step
             raise LogprobMismatch(
                 "rollout: expected log-probabilities of the policy's own forward pass, within "
                 f"{limit} nats; found a difference of {check.mismatch:.3g}. Sampler and update do "

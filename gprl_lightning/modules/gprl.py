@@ -87,6 +87,7 @@ class GPRLModule(L.LightningModule):
         self.register_buffer("running_axis_std", torch.zeros(self.num_axes))
         self.starting_axis_std: Tensor  # of the first iteration
         self.register_buffer("starting_axis_std", torch.zeros(self.num_axes))
+        self.sampler_differs: bool | None = None  # from the policy's log-probabilities, last time
 
     # The algorithm --------------------------------------------------------------------------------
 
@@ -94,7 +95,8 @@ class GPRLModule(L.LightningModule):
         """One RL iteration (METHOD §2). Returns what callbacks read of it."""
         started = perf_counter()
         rollout = self.sampler.sample(self.policy, prompts, self.seed)
-        rollout, check = confirmed(self.policy, rollout, self._first_parts(rollout))
+        parts = self._first_parts(rollout)
+        rollout, check = confirmed(self.policy, rollout, parts, self.sampler_differs)
         sampled = perf_counter()
         scored = self._score(rollout)
         anchored = self._anchored_scores(scored)
@@ -103,6 +105,8 @@ class GPRLModule(L.LightningModule):
         for rows in minibatches(rollout, self.algorithm, self.seed):
             self._update(scored, rows, statistics)
         report = statistics.report(self.algorithm.loss_aggregation, self.sampler.max_new_tokens)
+        check = check.with_update(report.ratio_error)
+        self.sampler_differs = check.differs
         times = {
             metrics.TIME_ROLLOUT: sampled - started,
             metrics.TIME_SCORE: judged - sampled,
@@ -242,10 +246,12 @@ class GPRLModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["sampler_differs"] = self.sampler_differs
         if self.anchors:
             checkpoint["anchors"] = of_every_process(self.anchors.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.sampler_differs = checkpoint["sampler_differs"]
         if self.anchors:
             self.anchors.load_state_dict(checkpoint["anchors"][rank()])
 

@@ -15,17 +15,17 @@ from gprl_lightning.core.precision import LogprobBounds, logprob_bounds
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.processes import max_over_processes
 
-CHECKED_ROWS = 2  # per iteration and process
-# The worst of all tokens is not among the checked ones: they must lie well inside the bound.
+CHECKED_ROWS = 2  # of a run's first rollout, on each process
+# Other rows, or the next iteration's, may be worse: what is seen must lie well inside the bound.
 MARGIN = 4
 
 
 @dataclass(frozen=True)
 class LogprobCheck:
-    """How far the sampler's log-probabilities lay from the policy's, on a sample of rows.
+    """How far the sampler's log-probabilities lay from the policy's.
 
     Attributes:
-        mismatch: the largest difference, in nats, over all processes.
+        mismatch: the largest difference, in nats, over rows and processes.
         bounds: what this precision allows.
         recomputed: whether the policy's own were taken instead.
     """
@@ -33,6 +33,15 @@ class LogprobCheck:
     mismatch: float
     bounds: LogprobBounds
     recomputed: bool
+
+    @property
+    def differs(self) -> bool:
+        """Whether the sampler is off by more than float32 rounds, as it is in half precision."""
+        return self.mismatch > self.bounds.rounding / MARGIN
+
+    def with_update(self, ratio_error: float) -> LogprobCheck:
+        """The update's own forward pass, on all rows of its first step, is the better check."""
+        return self if self.recomputed else replace(self, mismatch=ratio_error)
 
 
 @torch.no_grad()
@@ -55,30 +64,40 @@ def logprobs_of(
 
 
 def confirmed(
-    policy: Policy, rollout: Rollout, parts: Iterable[Int[Tensor, " rows"]]
+    policy: Policy,
+    rollout: Rollout,
+    parts: Iterable[Int[Tensor, " rows"]],
+    differed: bool | None,
 ) -> tuple[Rollout, LogprobCheck]:
     """The rollout with `old_logprobs` from which the first update's ratio is 1 within rounding.
 
-    Two rows of every iteration, others each time, go through the policy's forward pass. Where the
-    sampler's log-probabilities differ from it by more than float32 rounds (in half precision they
-    do), all are recomputed in `parts`, the batches of the update, which makes the ratio exactly 1.
-    A function of weights and rollout alone: a resumed run decides as the uninterrupted one.
+    They are the sampler's own, unless those differ from the policy's: then all are recomputed in
+    `parts`, the batches of the update, which makes the ratio exactly 1. The last iteration's check
+    tells, which costs nothing: the update computes these log-probabilities anyway. Only a run's
+    first rollout has none before it, and sends two rows through the policy.
+
+    Args:
+        differed: `LogprobCheck.differs` of the iteration before; None: there was none.
     """
-    rows = _checked_rows(rollout)
-    mask = rollout.response_mask[rows]
-    found = logprobs_of(policy, rollout, [rows])[rows]
-    difference = (found - rollout.old_logprobs[rows]).abs()[mask]
-    mismatch = float(max_over_processes(difference.max()))
     weights = next(policy.parameters())
-    bounds = logprob_bounds(weights.dtype, weights.device.type)
-    recompute = mismatch > bounds.rounding / MARGIN
-    if recompute:
-        rollout = replace(rollout, old_logprobs=logprobs_of(policy, rollout, parts))
-    return rollout, LogprobCheck(mismatch, bounds, recompute)
+    check = LogprobCheck(0.0, logprob_bounds(weights.dtype, weights.device.type), False)
+    if differed is None:
+        rows = _checked_rows(rollout)
+        found = logprobs_of(policy, rollout, [rows])
+        check = replace(check, mismatch=_largest(found, rollout, rows))
+        differed = check.differs
+    if not differed:
+        return rollout, check
+    own = logprobs_of(policy, rollout, parts)
+    mismatch = _largest(own, rollout, torch.arange(len(own)))
+    return replace(rollout, old_logprobs=own), replace(check, mismatch=mismatch, recomputed=True)
 
 
 def _checked_rows(rollout: Rollout) -> Int[Tensor, " rows"]:
     count = len(rollout.responses)
-    start = CHECKED_ROWS * rollout.prompts.iteration
-    spread = torch.arange(CHECKED_ROWS) * (count // CHECKED_ROWS)
-    return ((start + spread) % count).unique()
+    return (torch.arange(CHECKED_ROWS) * (count // CHECKED_ROWS)).unique()
+
+
+def _largest(found: Tensor, rollout: Rollout, rows: Tensor) -> float:
+    difference = (found - rollout.old_logprobs)[rows].abs()[rollout.response_mask[rows]]
+    return float(max_over_processes(difference.max()))

@@ -88,7 +88,7 @@ CLAIMS = (
     Claim("matched_scale", BASELINE, "GPRL is ahead with steps of matched size, too"),
     Claim("surprise_monitor", FULL, "the surprise monitor beats the paper's (ours)"),
     Claim("surprise_monitor", BASELINE, "GPRL with the surprise monitor beats GRPO + BT (ours)"),
-    Claim("surprise_monitor", "grpo_bt_surprise", "GPRL beats GRPO + BT under the same monitor (ours)"),
+    Claim("surprise_monitor", "grpo_bt_surprise", "GPRL beats GRPO + BT with that monitor on both"),
     Claim("grpo_bt_surprise", BASELINE, "the surprise monitor helps GRPO + BT (ours)"),
     Claim("anchored_guard", FULL, "the anchored guard helps (ours)"),
     Claim("floored_std", FULL, "a floor under the z-score's std helps (ours)"),

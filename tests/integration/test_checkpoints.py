@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,14 +23,16 @@ from gprl_lightning.invariants import CheckpointCorrupt, OutOfDisk, ResumeRefuse
 from gprl_lightning.loggers import read_metrics
 from gprl_lightning.preemption import Preempted
 from gprl_lightning.resume import RunIdentity, flattened
+from gprl_lightning.rollout.native import NativeSampler
 from tests.equality import differences, weights_hash
-from tests.worlds import tiny_loader, tiny_module, tiny_policy, tiny_trainer
+from tests.worlds import SIZE, TOKENS, tiny_loader, tiny_module, tiny_policy, tiny_trainer
 
 ITERATIONS = 4
 
 
-def run(folder, ckpt_path=None, iterations=ITERATIONS, identity=None, lr=1e-3, **kwargs):
-    module = tiny_module(iterations, lr=lr)
+def run(folder, ckpt_path=None, iterations=ITERATIONS, identity=None, sampler=None, **kwargs):
+    module = tiny_module(iterations, lr=kwargs.pop("lr", 1e-3))
+    module.sampler = sampler or module.sampler
     trainer = tiny_trainer(folder, **kwargs)
     trainer.callbacks[-1].identity = identity
     trainer.fit(module, tiny_loader(module, iterations), ckpt_path=ckpt_path, weights_only=False)
@@ -181,6 +184,22 @@ def test_a_run_that_has_ended_stays_as_it_is(whole, tmp_path):
     again = run(tmp_path, at(folder, ITERATIONS))
     assert weights_hash(again.state_dict()) == weights_hash(module.state_dict())
     assert checkpoints(tmp_path / "checkpoints") == []
+
+
+def test_whether_the_sampler_is_trusted_goes_on(tmp_path):
+    """What the last iteration found, which the rows that a first rollout is asked about miss."""
+
+    class Off(NativeSampler):
+        def sample(self, policy, prompts, seed):
+            rollout = super().sample(policy, prompts, seed)
+            logprobs = rollout.old_logprobs.clone()
+            logprobs[-1, 0] += 3e-3 if prompts.iteration > 0 else 0
+            return replace(rollout, old_logprobs=logprobs)
+
+    whole = run(tmp_path / "one", sampler=Off(SIZE, TOKENS))
+    resumed = run(tmp_path / "two", at(tmp_path / "one", 2), sampler=Off(SIZE, TOKENS))
+    assert resumed.sampler_differs
+    assert weights_hash(resumed.state_dict()) == weights_hash(whole.state_dict())
 
 
 def test_global_random_numbers_go_on(tmp_path):

@@ -286,7 +286,7 @@ def test_old_logprobs_of_minus_infinity_would_end_as_a_finite_ratio(tmp_path):
             rollout = super().sample(policy, prompts, seed)
             logprobs = rollout.old_logprobs.clone()
             if prompts.iteration == 1:
-                logprobs[-1, 0] = -math.inf  # not a row that the sampler's check looks at
+                logprobs[-1, 0] = -math.inf
             return replace(rollout, old_logprobs=logprobs)
 
     module = tiny_module()
@@ -363,6 +363,30 @@ def test_in_half_precision_old_logprobs_are_kept_within_the_bound_and_else_recom
     else:
         assert all(not recomputed and 0 < error < 0.1 for recomputed, error in seen)
         assert all(1e-4 < value < 0.025 for value in gauge)
+
+
+def test_a_sampler_that_begins_to_differ_is_recomputed_from_the_next_iteration_on(tmp_path):
+    """And goes back to its own when it no longer does. All rows are seen: here one token is off."""
+
+    class OffForAWhile(NativeSampler):
+        def sample(self, policy, prompts, seed):
+            rollout = super().sample(policy, prompts, seed)
+            logprobs = rollout.old_logprobs.clone()
+            logprobs[-1, 0] += 1e-3 if prompts.iteration in (1, 2) else 0
+            return replace(rollout, old_logprobs=logprobs)
+
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append((outputs["logprobs"].recomputed, outputs["update"].ratio_error > 5e-4))
+
+    module = tiny_module(minibatches=1)
+    module.sampler = OffForAWhile(SIZE, TOKENS)
+    fit(tmp_path, module, iterations=5, callbacks=[Watch()])
+    gauge = read_metrics(tmp_path / "metrics.csv")["rollout/logprob_mismatch"][1]
+    assert seen == [(False, False), (False, True), (True, False), (True, False), (False, False)]
+    assert [value > 5e-4 for value in gauge] == [False, True, True, False, False]
 
 
 def test_responses_that_are_not_what_the_tokens_say(tmp_path):
