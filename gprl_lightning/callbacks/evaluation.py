@@ -110,7 +110,6 @@ class HeldOutEvaluation(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=iteration)
 
-    @torch.no_grad()
     def _sequence_kl(self, pl_module: Any, answers: Answers) -> float:
         """KL to the reference of whole responses, in nats: ``E_y[Σ_t log π - log π_ref]``.
 
@@ -119,19 +118,8 @@ class HeldOutEvaluation(L.Callback):
         temperature of the rollouts; with another ``evaluation.temperature`` the samples are not
         quite the policy's.
         """
-        size, total = pl_module.algorithm.micro_batch_size, 0.0
-        for rollout in answers.rollouts:
-            prompts, count = rollout.prompts, len(rollout.responses)
-            for rows in torch.arange(count, device=prompts.mask.device).split(size or count):
-                inputs = (
-                    prompts.input_ids[rows],
-                    prompts.mask[rows],
-                    rollout.response_ids[rows],
-                    rollout.response_mask[rows],
-                )
-                difference = pl_module.policy(*inputs)[0] - pl_module.reference(*inputs)[0]
-                total += float(difference.double().sum())
-        return total / len(answers.texts)
+        ratios = [pl_module.log_ratios(rollout) for rollout in answers.rollouts]
+        return float(torch.cat(ratios).mean())
 
     @torch.no_grad()
     def _proxy_win_rate(self, pl_module: Any, answers: Answers, baseline: Answers) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from jaxtyping import Float
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -147,6 +148,14 @@ class GPRLModule(L.LightningModule):
             advantages=advantages,
             ref_logprobs=logprobs_of(self.reference, rollout, self._first_parts(rollout)),
         )
+
+    @torch.no_grad()
+    def log_ratios(self, rollout: Rollout) -> Float[Tensor, " rollouts"]:
+        """``log π - log π_ref`` of whole responses, in nats, in the update's micro-batches."""
+        rows = torch.arange(len(rollout.responses), device=rollout.response_ids.device)
+        parts = micro_batches(rows, rollout, self.algorithm, self.policy.shares_prompts)
+        policy, reference = (logprobs_of(n, rollout, parts) for n in (self.policy, self.reference))
+        return (policy - reference).double().sum(1)
 
     def _first_parts(self, rollout: Rollout) -> Iterable[Tensor]:
         return first_parts(rollout, self.algorithm, self.seed, self.policy.shares_prompts)

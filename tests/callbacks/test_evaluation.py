@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,8 @@ from gprl_lightning import metrics
 from gprl_lightning.callbacks.evaluation import EVALUATION_SEED, HeldOutEvaluation
 from gprl_lightning.evaluation.judges import PreferenceModelJudge
 from gprl_lightning.loggers import read_metrics
+from gprl_lightning.modules import gprl
+from gprl_lightning.modules.rollout_logprobs import logprobs_of
 from tests.tiny import tiny_prompts
 from tests.worlds import tiny_loader, tiny_module, tiny_trainer
 
@@ -59,6 +63,22 @@ def test_kl_is_the_mean_log_ratio_of_whole_responses(run):
 
 def test_at_the_start_policy_and_reference_are_alike(run):
     assert read_metrics(run[0] / "metrics.csv")[metrics.EVAL_KL][1][0] == pytest.approx(0, abs=1e-5)
+
+
+def test_its_forwards_keep_to_the_update_s_budget_of_tokens(run, monkeypatch):
+    _, module, evaluation = run
+    rollout = evaluation._answer(module, module.policy, EVALUATION_SEED).rollouts[0]
+    expected = module.log_ratios(rollout)
+    seen = []
+
+    def watched(network, rollout, parts):
+        seen.extend(map(len, parts))
+        return logprobs_of(network, rollout, parts)
+
+    monkeypatch.setattr(gprl, "logprobs_of", watched)
+    monkeypatch.setattr(module, "algorithm", replace(module.algorithm, micro_batch_tokens=1))
+    torch.testing.assert_close(module.log_ratios(rollout), expected, rtol=1e-5, atol=1e-5)
+    assert seen == [1] * 6  # a row that is over the budget by itself is a part
 
 
 def test_diversity_is_logged(run):
