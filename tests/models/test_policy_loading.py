@@ -12,8 +12,9 @@ import torch
 
 from gprl_lightning.config import ConfigError, LoraConfig, PolicyConfig
 from gprl_lightning.models.policy import Policy, load_policy, reference_of, save_policy
+from gprl_lightning.rollout.native import NativeSampler
 from tests.models.test_policy import batch
-from tests.tiny import Architecture, chat, tiny_policy
+from tests.tiny import Architecture, chat, tiny_policy, tiny_prompts
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,24 @@ def test_with_lora_the_reference_is_the_network_without_adapters(folder):
     trainable = [p for p in policy.parameters() if p.requires_grad]
     policy(*inputs)[0].sum().backward()
     assert trainable and all(p.grad is not None for p in trainable)
+
+
+def test_with_lora_the_sampler_decodes_with_the_adapters(tmp_path):
+    save_policy(tiny_policy("llama"), tmp_path)
+    policy = lora_policy(tmp_path)
+    assert policy.shares_prompts
+    rollout = NativeSampler(4, 16).sample(policy, tiny_prompts(policy, ["hi", "say it again"]), 1)
+    prompts = rollout.prompts
+    inputs = (
+        prompts.input_ids.repeat_interleave(4, 0),
+        prompts.mask.repeat_interleave(4, 0),
+        rollout.response_ids,
+        rollout.response_mask,
+    )
+    with torch.no_grad():
+        own, without = policy(*inputs)[0], reference_of(policy)(*inputs)[0]
+    torch.testing.assert_close(rollout.old_logprobs, own, atol=1e-5, rtol=0)
+    assert not torch.allclose(rollout.old_logprobs, without, atol=1e-2)
 
 
 def test_lora_saved_as_adapters_and_merged(folder, tmp_path):
