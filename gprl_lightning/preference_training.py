@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
 from gprl_lightning import metrics
-from gprl_lightning.config import Config, ConfigError
+from gprl_lightning.config import Config, ConfigError, PreferenceTrainingConfig
 from gprl_lightning.data.pair_loader import PairLoader
 from gprl_lightning.data.preferences import PreferencePair, fingerprint
 from gprl_lightning.models.checkpoints import quiet_loading, save_preference_model
@@ -92,14 +92,7 @@ def fit_preference_model(
     """
     options = config.preference_training
     part = options.micro_batch_size or options.batch_size
-    best = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor=metrics.HELD_OUT_ACCURACY,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
+    best = _best_checkpoint(folder)
     trainer = make_trainer(
         max_epochs=1,
         callbacks=[best, TQDMProgressBar(refresh_rate=10)],
@@ -122,19 +115,7 @@ def fit_preference_model(
     )
     per_epoch = len(training) / options.epochs
     trainer.val_check_interval = max(1, round(per_epoch * options.evaluate_every))
-    module = PreferenceModule(
-        model,
-        partial(
-            torch.optim.AdamW, lr=options.lr, betas=(0.9, 0.95), weight_decay=options.weight_decay
-        ),
-        num_batches=len(training),
-        schedule=options.schedule,
-        warmup_fraction=options.warmup_fraction,
-        gradient_checkpointing=options.gradient_checkpointing,
-        decorrelation=options.decorrelation,
-        gate_information=options.gate_information,
-        attribute_weight=options.attribute_weight,
-    )
+    module = _module(options, model, len(training))
     evaluation = loader(held_out, shuffle=False)
     model.train()  # as loaded it is in eval, where gradient checkpointing does nothing
     trainer.fit(module, training, evaluation, ckpt_path=config.ckpt_path, weights_only=False)
@@ -142,6 +123,34 @@ def fit_preference_model(
     module.load_state_dict(kept["state_dict"])
     model.cpu().eval()
     return float(best.best_model_score or 0.0)
+
+
+def _best_checkpoint(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        folder / "checkpoints",
+        filename="best",
+        monitor=metrics.HELD_OUT_ACCURACY,
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+
+
+def _module(
+    options: PreferenceTrainingConfig, model: PreferenceModel, num_batches: int
+) -> PreferenceModule:
+    betas = (0.9, 0.95)
+    return PreferenceModule(
+        model,
+        partial(torch.optim.AdamW, lr=options.lr, betas=betas, weight_decay=options.weight_decay),
+        num_batches=num_batches,
+        schedule=options.schedule,
+        warmup_fraction=options.warmup_fraction,
+        gradient_checkpointing=options.gradient_checkpointing,
+        decorrelation=options.decorrelation,
+        gate_information=options.gate_information,
+        attribute_weight=options.attribute_weight,
+    )
 
 
 def save_trained(
