@@ -19,7 +19,7 @@ class Movement:
     """Compares entries of every trained tensor around the first update that should move them."""
 
     def __init__(self) -> None:
-        self.seen = False
+        self.seen = False  # that they moved
         self._before: list[Tensor] = []
 
     @torch.no_grad()
@@ -32,6 +32,9 @@ class Movement:
     @torch.no_grad()
     def after(self, optimizers: Sequence[Optimizer], advantages: Tensor) -> None:
         """Compare, if the iteration had a signal to learn from.
+
+        A warm-up's first steps may be too small for any weights: what they leave as it was is
+        looked at again, and judged once the rate is at half its peak.
 
         Raises:
             WeightsUnchanged: an update with a rate and a gradient above 0 moved next to nothing.
@@ -51,6 +54,8 @@ class Movement:
         if counted == 0:
             return
         if moved < LEAST_SHARE * counted:
+            if _warming_up(optimizers):
+                return
             group = optimizers[0].param_groups[0]
             raise WeightsUnchanged(
                 f"optimizer.lr={group['lr']:.3g}: expected the update to move the weights; found "
@@ -59,6 +64,11 @@ class Movement:
                 "trainer.precision=bf16-mixed), or raise optimizer.lr."
             )
         self.seen = True
+
+
+def _warming_up(optimizers: Sequence[Optimizer]) -> bool:
+    groups = [g for o in optimizers for g in o.param_groups]
+    return all(g["lr"] < g.get("initial_lr", g["lr"]) / 2 for g in groups)
 
 
 def _parameters(optimizers: Sequence[Optimizer]) -> Iterator[Tensor]:

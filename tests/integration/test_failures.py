@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -330,6 +331,17 @@ def test_weights_too_coarse_for_the_steps(tmp_path):
     module = tiny_module(policy=tiny_policy(torch.bfloat16, spread=1.0), lr=1e-7)
     with pytest.raises(invariants.WeightsUnchanged, match=r"policy\.dtype=float32"):
         fit(tmp_path, module)
+
+
+def test_steps_too_small_are_judged_when_the_rate_has_warmed_up(tmp_path):
+    """33 iterations of warm-up: float32 weights move later, bfloat16 ones at no rate of these."""
+    long = partial(tiny_module, iterations=1100, lr=1e-7)
+    fit(tmp_path / "rising", long(policy=tiny_policy(spread=1.0)), iterations=4)
+    coarse = long(policy=tiny_policy(torch.bfloat16, spread=1.0))
+    with pytest.raises(invariants.WeightsUnchanged, match="moved"):
+        fit(tmp_path / "risen", coarse, iterations=25)
+    seen = read_metrics(tmp_path / "risen" / "metrics.csv")["train/learning_rate"][1]
+    assert 15 <= len(seen) <= 18  # half of the peak
 
 
 class Rounding(NativeSampler):
