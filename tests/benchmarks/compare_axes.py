@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="of the configuration, as paths.cache=FOLDER")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--only", default=",".join(MODELS), help="names of MODELS")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # overrides after options, too
     for seed, name in itertools.product(map(int, args.seeds.split(",")), args.only.split(",")):
         row = row_of(name, seed, args.overrides)
         with args.out.open("a", newline="") as file:
