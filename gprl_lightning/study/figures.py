@@ -237,7 +237,8 @@ def summary_figure(arms: Arms) -> Any:
     left.set_yticks(range(len(arms)), [name_of(arm) for arm in arms], fontsize=8)
     left.invert_yaxis()
     left.set_xlabel("gold win rate")
-    left.legend(fontsize=8)
+    left.set_xlim(-0.1, 1.02)  # Student's bounds know no limits, a win rate does
+    left.legend(fontsize=8, loc="upper left")
     right.set_xlabel("share of peak gold kept at the horizon")
     for panel in (left, right):
         panel.grid(alpha=0.3)

@@ -58,10 +58,18 @@ class Turns:
             "cpu_seconds": (process_time() - self.cpu) / self.allowed,
             "wall_seconds": (perf_counter() - self.wall) / self.allowed,
             "start_bytes": self.resident,
-            "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            "peak_bytes": peak_bytes(),
             **{name: sum(values) / len(values) for name, values in self.notes.items()},
         }
         print(f"\n{MARK}{json.dumps(report)}", flush=True)
+
+
+def peak_bytes() -> int:
+    """The most that this process has had in memory. Not ru_maxrss, which begins with what the
+    process that started it had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("VmHWM:"))
+    return 1024 * int(line.split()[1])
 
 
 class TakeTurns(L.Callback):
