@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gprl_lightning.core.options import EigenvalueScale, L2Scope
+from gprl_lightning.models.alignment import align_weights
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.preference_files import (
     CheckpointError,
@@ -163,6 +164,7 @@ def _backbone(folder: Path, dtype: torch.dtype, attention: str | None) -> Any:
             f"preference_model.path={str(folder)!r}: the backbone lacks "
             f"{len(report['missing_keys'])} tensors, as {min(report['missing_keys'])}."
         )
+    align_weights(backbone)
     return backbone
 
 

@@ -19,6 +19,7 @@ from transformers import (
 
 from gprl_lightning.config import ConfigError, PolicyConfig
 from gprl_lightning.core.batch import Messages, PromptBatch
+from gprl_lightning.models.alignment import align_weights
 from gprl_lightning.models.causal_lm import (
     disable_dropout,
     flush_left,
@@ -237,6 +238,7 @@ def load_policy(config: PolicyConfig, path: str | Path, temperature: float) -> P
         )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"policy.path={str(path)!r}: cannot be loaded: {error}") from error
+    align_weights(model)
     if config.chat_template is not None:
         file = Path(config.chat_template)
         if not file.is_file():
