@@ -33,8 +33,8 @@ class Movement:
     def after(self, optimizers: Sequence[Optimizer], advantages: Tensor) -> None:
         """Compare, if the iteration had a signal to learn from.
 
-        A warm-up's first steps may be too small for any weights: what they leave as it was is
-        looked at again, and judged once the rate is at half its peak.
+        A warm-up's first steps, and a decay's last, may be too small for any weights: nothing is
+        said of them while the rate is under half its peak.
 
         Raises:
             WeightsUnchanged: an update with a rate and a gradient above 0 moved next to nothing.
@@ -54,7 +54,7 @@ class Movement:
         if counted == 0:
             return
         if moved < LEAST_SHARE * counted:
-            if _warming_up(optimizers):
+            if _under_half_rate(optimizers):
                 return
             group = optimizers[0].param_groups[0]
             raise WeightsUnchanged(
@@ -66,7 +66,7 @@ class Movement:
         self.seen = True
 
 
-def _warming_up(optimizers: Sequence[Optimizer]) -> bool:
+def _under_half_rate(optimizers: Sequence[Optimizer]) -> bool:
     groups = [g for o in optimizers for g in o.param_groups]
     return all(g["lr"] < g.get("initial_lr", g["lr"]) / 2 for g in groups)
 
