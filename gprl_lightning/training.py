@@ -87,6 +87,8 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
+    if module.anchors:
+        module.anchors.upcoming = loader.batch
     identity = run_identity(container, prompts, policy, preference_model, trainer.world_size)
     saving.identity = identity
     if checkpoint and saved:

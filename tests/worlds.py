@@ -59,7 +59,10 @@ def tiny_module(
 def tiny_loader(module: GPRLModule, iterations: int = 6, per_step: int = 3, **kwargs: Any):
     prompts = [Prompt(i, ({"role": "user", "content": "say " + "ab" * i},)) for i in range(10)]
     encode = partial(_encode, module.policy)
-    return PromptLoader(prompts, encode, per_step, iterations, seed=0, **kwargs)
+    loader = PromptLoader(prompts, encode, per_step, iterations, seed=0, **kwargs)
+    if module.anchors:
+        module.anchors.upcoming = loader.batch
+    return loader
 
 
 def _encode(policy: Policy, iteration: int, uids: Any, messages: Any):

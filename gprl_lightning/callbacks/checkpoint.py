@@ -116,7 +116,7 @@ class IterationCheckpoint(Checkpoint):
             saved = RunIdentity(**checkpoint[KEY])
             use_new_options(checkpoint, saved.config, self.identity.config)
             if changed_contents(saved, self.identity) and pl_module.anchors:
-                pl_module.anchors.load_state_dict({"vectors": {}})  # of other prompts or models
+                pl_module.anchors.load_state_dict({"responses": {}})  # to other prompts or of other models
 
 
 def use_new_options(checkpoint: dict[str, Any], saved: dict[str, Any], now: dict[str, Any]) -> None:

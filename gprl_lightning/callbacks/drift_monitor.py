@@ -50,11 +50,15 @@ class DriftMonitor(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        scored, anchored = outputs["scored"], outputs["anchored"]
+        scored = outputs["scored"]
         rollout = scored.rollout
         surprise = group_surprise(scored.ref_logprobs, rollout.response_mask, rollout.group_size)
         moments = axis_moments(
-            scored.group_scores, scored.eigenvalues, self.settings.share, anchored, surprise
+            scored.group_scores,
+            scored.eigenvalues,
+            self.settings.share,
+            scored.anchored_scores,
+            surprise,
         )
         if trainer.world_size > 1:
             moments = moments.summed(partial(_sum, trainer))

@@ -90,7 +90,12 @@ class Rollout(_Transferable):
 @dataclass(frozen=True)
 class ScoredRollout(_Transferable):
     """A rollout with all that the update needs: scores, advantages and reference
-    log-probabilities."""
+    log-probabilities.
+
+    Attributes:
+        anchored_scores: mean score of a prompt's responses against its anchor, for the drift
+            monitor; None without anchors.
+    """
 
     rollout: Rollout
     vectors: Float[Tensor, "groups size two_axes"]
@@ -99,6 +104,7 @@ class ScoredRollout(_Transferable):
     axis_advantages: Float[Tensor, "groups size axes"]
     advantages: Float[Tensor, "groups size"]
     ref_logprobs: Float[Tensor, "rollouts tokens"]
+    anchored_scores: Float[Tensor, "groups axes"] | None
 
     def rows(self, index: Int[Tensor, " rows"]) -> Minibatch:
         """The rollouts at ``index`` as one batch for a forward and a backward pass."""

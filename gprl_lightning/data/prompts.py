@@ -201,15 +201,22 @@ class PromptLoader:
             self.position += 1
             yield batch
 
-    def batch(self, iteration: int) -> PromptBatch:
-        """The prompts of this process at ``iteration`` (0-based): a pure function of it."""
+    def batch(self, iteration: int, count: int = 1) -> PromptBatch:
+        """The prompts of this process at ``iteration`` (0-based): a pure function of it.
+
+        With ``count``, those of so many iterations from it on, as far as the run goes.
+        """
+        last = min(iteration + count, self.iterations)
+        chosen = [p for i in range(iteration, last) for p in self._prompts_at(i)]
+        return self.encode(iteration, [p.uid for p in chosen], [p.messages for p in chosen])
+
+    def _prompts_at(self, iteration: int) -> list[Prompt]:
         per_iteration = self.prompts_per_step * self.world_size
         epoch, step = divmod(iteration, len(self.prompts) // per_iteration)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.prompts), generator=generator)
         start = step * per_iteration + self.rank * self.prompts_per_step
-        chosen = [self.prompts[i] for i in order[start : start + self.prompts_per_step].tolist()]
-        return self.encode(iteration, [p.uid for p in chosen], [p.messages for p in chosen])
+        return [self.prompts[i] for i in order[start : start + self.prompts_per_step].tolist()]
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position}

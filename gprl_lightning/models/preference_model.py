@@ -30,7 +30,7 @@ from gprl_lightning.core.preference import (
 )
 from gprl_lightning.models.chat_text import ChatText, TextBatch
 from gprl_lightning.models.shared_prompt import shares_prompts
-from gprl_lightning.models.shared_scoring import by_prompt_and_length, states_of_texts
+from gprl_lightning.models.shared_scoring import batches_by_prompt, states_of_texts
 
 DEFAULT_TAU: dict[str, float] = {"gpm": 0.1, "bradley_terry": 1.0}
 
@@ -213,17 +213,17 @@ class PreferenceModel(nn.Module):
         Where the architecture is known, a prompt that several of them share is run once.
         """
         rows = self.text(conversations)
-        order = by_prompt_and_length(rows)
+        batches = batches_by_prompt(rows, self.batch_size)
         vectors, eigenvalues = [], []
-        for start in range(0, len(order), self.batch_size):
-            part = [rows[i] for i in order[start : start + self.batch_size]]
+        for batch in batches:
+            part = [rows[i] for i in batch]
             if self.shares_prompts:
                 v, e = self._read(*states_of_texts(self.backbone, part))
             else:
                 v, e = self(self.text.collate(part).to(self.device))
             vectors.append(v)
             eigenvalues.append(e)
-        back = torch.tensor(order).argsort().to(self.device)
+        back = torch.tensor([i for batch in batches for i in batch]).argsort().to(self.device)
         return torch.cat(vectors)[back], torch.cat(eigenvalues)[back]
 
     def compare(self, prompt: str | Messages, responses: Sequence[str]) -> Comparison:

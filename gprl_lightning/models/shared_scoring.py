@@ -7,6 +7,7 @@ the prompt's last token, which the gate reads, and the answer are run for each.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -23,6 +24,20 @@ Prefix = tuple[int, ...]
 def prefix_of(text: TokenizedText) -> Prefix:
     """The tokens of its prompt but the last one."""
     return text.ids[: text.prompt_tokens - 1]
+
+
+def batches_by_prompt(texts: Sequence[TokenizedText], size: int) -> list[list[int]]:
+    """Indices of the texts in batches of at most ``size``, of like length; those of one prompt lie
+    side by side, and in one batch where they fit."""
+    batches: list[list[int]] = [[]]
+    order = by_prompt_and_length(texts)
+    for _, found in groupby(order, key=lambda i: prefix_of(texts[i])):
+        group = list(found)
+        for part in (group[i : i + size] for i in range(0, len(group), size)):
+            if len(batches[-1]) + len(part) > size:
+                batches.append([])
+            batches[-1] += part
+    return batches
 
 
 def by_prompt_and_length(texts: Sequence[TokenizedText]) -> list[int]:

@@ -1,76 +1,68 @@
 """Stored responses of the starting policy, against which the policy's are scored (METHOD §3, ours).
 
 Inside a group a shift of all responses along an axis cancels out; against a fixed response of the
-starting policy it shows. One response per prompt is sampled from the reference model when the
-prompt first comes up, and its GPM vector is kept.
+starting policy it shows. One response per prompt is sampled from the reference model before the
+prompt first comes up, and kept.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from gprl_lightning.core.batch import PromptBatch, ScoredRollout
-from gprl_lightning.core.preference import scores_against
+from gprl_lightning.core.batch import PromptBatch
 from gprl_lightning.models.policy import Policy
-from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.rollout.sampler import Sampler
 
 ANCHOR_SEED = 7919  # keeps the anchors' randomness apart from that of the rollouts
+# Iterations whose anchors are sampled at once: a step of decoding reads all weights, however few
+# rows it is for.
+AHEAD = 4
 
 
 class Anchors:
-    """The GPM vectors of one starting-policy response per prompt, by the prompt's uid."""
+    """One starting-policy response per prompt, by the prompt's uid.
 
-    def __init__(self, seed: int, num_axes: int):
-        self.seed, self.num_axes = seed + ANCHOR_SEED, num_axes
-        self.vectors: dict[int, Tensor] = {}
+    Attributes:
+        upcoming: the prompts of some iterations, by the first one and their number. Where it is not
+            known, anchors are sampled for one iteration at a time.
+    """
 
-    def scores(
-        self,
-        scored: ScoredRollout,
-        sampler: Sampler,
-        reference: Policy,
-        preference_model: PreferenceModel,
-    ) -> Tensor:
-        """mean_i s_l(y_i, y_base) for each group: [groups, axes]."""
-        prompts = scored.rollout.prompts
+    def __init__(self, seed: int):
+        self.seed = seed + ANCHOR_SEED
+        self.responses: dict[int, str] = {}
+        self.upcoming: Callable[[int, int], PromptBatch] | None = None
+
+    def of(self, prompts: PromptBatch, sampler: Sampler, reference: Policy) -> list[str]:
+        """The anchor of each prompt; sampled first, with those of the next iterations, where it is
+        new."""
         uids = prompts.uids.tolist()
-        new = [i for i, uid in enumerate(uids) if uid not in self.vectors]
-        if new:
-            self._remember(prompts, new, sampler, reference, preference_model)
-        anchors = torch.stack([self.vectors[uid] for uid in uids]).to(scored.vectors)
-        return scores_against(scored.vectors, anchors[:, None]).mean(dim=(1, 2))
+        if any(uid not in self.responses for uid in uids):
+            ahead = self.upcoming(prompts.iteration, AHEAD) if self.upcoming else prompts
+            self._sample(ahead.to(prompts.uids.device), sampler, reference)
+        return [self.responses[uid] for uid in uids]
 
-    @torch.no_grad()
-    def _remember(
-        self,
-        prompts: PromptBatch,
-        new: list[int],
-        sampler: Sampler,
-        reference: Policy,
-        preference_model: PreferenceModel,
-    ) -> None:
+    def _sample(self, prompts: PromptBatch, sampler: Sampler, reference: Policy) -> None:
+        rows = {uid: row for row, uid in enumerate(prompts.uids.tolist())}  # each prompt once
+        new = [row for uid, row in rows.items() if uid not in self.responses]
         index = torch.tensor(new, device=prompts.uids.device)
         batch = PromptBatch(
             iteration=0,  # a prompt's anchor is the same whenever the prompt first comes up
             uids=prompts.uids[index],
-            messages=tuple(prompts.messages[i] for i in new),
+            messages=tuple(prompts.messages[row] for row in new),
             input_ids=prompts.input_ids[index],
             mask=prompts.mask[index],
         )
         single = copy.copy(sampler)
         single.group_size = 1
         rollout = single.sample(reference, batch, self.seed)
-        vectors = preference_model.embed(batch.messages, rollout.grouped_responses()).vectors
-        for uid, vector in zip(batch.uids.tolist(), vectors[:, 0].float().cpu(), strict=True):
-            self.vectors[uid] = vector
+        self.responses |= dict(zip(batch.uids.tolist(), rollout.responses, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"vectors": dict(self.vectors)}
+        return {"responses": dict(self.responses)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.vectors = dict(state["vectors"])
+        self.responses = dict(state["responses"])

@@ -31,7 +31,7 @@ from gprl_lightning.core.losses import (
     token_weights,
     zero_outside,
 )
-from gprl_lightning.core.preference import group_scores
+from gprl_lightning.core.preference import group_scores, scores_against
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel
@@ -83,7 +83,7 @@ class GPRLModule(L.LightningModule):
         self.num_axes = preference_model.num_axes
         at_rest = torch.ones(self.num_axes).double()
         self.control = DriftControl(at_rest, algorithm.kl_coef)
-        self.anchors = Anchors(seed, self.num_axes) if anchored else None
+        self.anchors = Anchors(seed) if anchored else None
         self.running_axis_std: Tensor
         self.register_buffer("running_axis_std", torch.zeros(self.num_axes))
         self.starting_axis_std: Tensor  # of the first iteration
@@ -100,7 +100,6 @@ class GPRLModule(L.LightningModule):
         rollout, check = confirmed(self.policy, rollout, parts, self.sampler_differs)
         sampled = perf_counter()
         scored = self._score(rollout)
-        anchored = self._anchored_scores(scored)
         judged = perf_counter()
         statistics = UpdateStatistics()
         for rows in minibatches(rollout, self.algorithm, self.seed):
@@ -114,16 +113,13 @@ class GPRLModule(L.LightningModule):
             metrics.TIME_UPDATE: perf_counter() - judged,
         }
         self._log(scored, report, check, times)
-        return {"scored": scored, "anchored": anchored, "update": report, "logprobs": check}
+        return {"scored": scored, "update": report, "logprobs": check}
 
     @torch.no_grad()
     def _score(self, rollout: Rollout) -> ScoredRollout:
         cfg = self.algorithm
-        embeddings = self.preference_model.module.embed(
-            rollout.prompts.messages, rollout.grouped_responses()
-        )
-        tau = self.preference_model.module.tau
-        scores = group_scores(embeddings.vectors, cfg.score_shape, tau)
+        vectors, anchors, eigenvalues = self._judge(rollout)
+        scores = group_scores(vectors, cfg.score_shape, self.preference_model.module.tau)
         mask = self._axis_mask(scores)
         least_std = cfg.axis_std_floor * self.starting_axis_std
         axis_advantages = normalize_axes(
@@ -131,7 +127,7 @@ class GPRLModule(L.LightningModule):
         )
         advantages = aggregate_axes(
             axis_advantages,
-            embeddings.eigenvalues,
+            eigenvalues,
             self.control.axis_multipliers,
             cfg.normalization,
             cfg.weighting,
@@ -141,13 +137,25 @@ class GPRLModule(L.LightningModule):
         )
         return ScoredRollout(
             rollout=rollout,
-            vectors=embeddings.vectors,
-            eigenvalues=embeddings.eigenvalues,
+            vectors=vectors,
+            eigenvalues=eigenvalues,
             group_scores=scores,
             axis_advantages=axis_advantages,
             advantages=advantages,
             ref_logprobs=logprobs_of(self.reference, rollout, self._first_parts(rollout)),
+            anchored_scores=scores_against(vectors, anchors).mean((1, 2)) if self.anchors else None,
         )
+
+    def _judge(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors of the responses, of the anchor (if any) and the eigenvalues, by prompt."""
+        groups = rollout.grouped_responses()
+        if self.anchors:
+            anchors = self.anchors.of(rollout.prompts, self.sampler, self.reference.module)
+            # In one group with the responses, so that the prompt is read once for all.
+            groups = [[*group, anchor] for group, anchor in zip(groups, anchors, strict=True)]
+        found = self.preference_model.module.embed(rollout.prompts.messages, groups)
+        size = rollout.group_size
+        return found.vectors[:, :size], found.vectors[:, size:], found.eigenvalues
 
     @torch.no_grad()
     def log_ratios(self, rollout: Rollout) -> Float[Tensor, " rollouts"]:
@@ -173,12 +181,6 @@ class GPRLModule(L.LightningModule):
         # A NaN would stay in the mean for ever; in the scores it ends as a skipped step.
         self.running_axis_std = torch.where(mean.isfinite(), running, self.running_axis_std)
         return axis_mask(std, self.running_axis_std.to(std), self.algorithm.min_axis_std)
-
-    def _anchored_scores(self, scored: ScoredRollout) -> Tensor | None:
-        if self.anchors is None:
-            return None
-        judge = self.preference_model.module
-        return self.anchors.scores(scored, self.sampler, self.reference.module, judge)
 
     # The update -----------------------------------------------------------------------------------
 

@@ -69,13 +69,14 @@ class BareLoop(GPRLModule):
             seed=twin.seed,
             anchored=twin.anchors is not None,
         )
+        if self.anchors and twin.anchors:
+            self.anchors.upcoming = twin.anchors.upcoming
         made = self.configure_optimizers()
         self.both = made["optimizer"], made["lr_scheduler"]
 
     def iteration(self, prompts: PromptBatch) -> None:
         rollout = self.sampler.sample(self.policy, prompts, self.seed)
         scored = self._score(rollout)
-        self._anchored_scores(scored)
         statistics: Any = NoStatistics()
         for rows in minibatches(rollout, self.algorithm, self.seed):
             self._update(scored, rows, statistics)

@@ -97,6 +97,14 @@ def test_an_epoch_takes_every_prompt_at_most_once_and_the_next_is_reshuffled():
     assert [b.iteration for b in _loader(iterations=8)] == list(range(8))
 
 
+def test_the_prompts_of_several_iterations_as_far_as_the_run_goes():
+    loader = _loader(iterations=6)
+    singles = [loader.batch(i).uids.tolist() for i in range(6)]
+    assert loader.batch(1, 3).uids.tolist() == [uid for row in singles[1:4] for uid in row]
+    assert loader.batch(1, 3).iteration == 1
+    assert loader.batch(4, 9).uids.tolist() == singles[4] + singles[5]
+
+
 def test_processes_share_the_stream_of_one():
     single = [sorted(b.uids.tolist()) for b in _loader(per_step=4)]
     ranks = [list(_loader(per_step=2, rank=r, world_size=2)) for r in (0, 1)]

@@ -27,7 +27,7 @@ monitor = next(c for c in trainer.callbacks if isinstance(c, DriftMonitor))
 result = {
     "weights": module.policy.state_dict(),
     "optimizer": trainer.optimizers[0].state_dict()["state"],
-    "anchors": module.anchors.vectors,
+    "anchors": module.anchors.responses,
     "state": monitor.state.state_dict(),
     "control": module.control.axis_multipliers,
     "kl": module.control.kl_coef,

@@ -7,7 +7,7 @@ import torch
 
 from gprl_lightning.models.chat_text import TokenizedText
 from gprl_lightning.models.initialization import from_backbone
-from gprl_lightning.models.shared_scoring import by_prompt_and_length
+from gprl_lightning.models.shared_scoring import batches_by_prompt, by_prompt_and_length
 from tests.models.test_shared_prompt import KNOWN, model_of
 from tests.tiny import chat, tiny_tokenizer
 
@@ -65,3 +65,11 @@ def test_an_architecture_that_is_not_known_takes_the_plain_path():
 def test_texts_of_a_prompt_lie_side_by_side():
     texts = [TokenizedText(ids, 3) for ids in [(1, 2, 9, 9, 9), (3, 4, 9), (1, 2, 8), (3, 4, 9, 7)]]
     assert by_prompt_and_length(texts) == [1, 3, 2, 0]
+
+
+def test_a_prompt_is_cut_only_where_it_does_not_fit():
+    long, short, third = [(1, 2, *[9] * n) for n in (7, 8, 9)], [(3, 4, 9)] * 2, [(5, 6, 9, 9)] * 5
+    texts = [TokenizedText(ids, 3) for ids in [*long, *short, *third]]
+    batches = batches_by_prompt(texts, 4)
+    assert batches == [[3, 4], [5, 6, 7, 8], [9, 0, 1, 2]]
+    assert batches_by_prompt(texts, 100) == [by_prompt_and_length(texts)]

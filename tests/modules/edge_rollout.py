@@ -59,6 +59,7 @@ def edge_rollout(policy: Policy) -> ScoredRollout:
         axis_advantages=noise(4, SIZE, 3),
         advantages=noise(4, SIZE),
         ref_logprobs=logprobs + 0.2 * noise(rows, MAX_TOKENS),
+        anchored_scores=None,
     )
 
 
