@@ -215,7 +215,7 @@ def held_out_evaluation(
             "data.held_out=0: held-out evaluation needs prompts. Raise data.held_out, or set "
             "evaluation.judge=none."
         )
-    size = config.data.prompts_per_step * config.rollout.group_size
+    size = options.batch_size or config.data.prompts_per_step * config.rollout.group_size
     batches = [
         policy.encode_prompts(
             0, [p.uid for p in part], [p.messages for p in part], config.data.max_prompt_tokens

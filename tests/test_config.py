@@ -197,6 +197,7 @@ MISTAKES = [
     ("data.held_out=50", "evaluation.prompts=200: expected at most data.held_out=50"),
     ("data.held_out=0", "data.held_out=0: expected held-out prompts"),
     ("evaluation.judge=me", "evaluation.judge='me': expected one of sandbox_gold"),
+    ("evaluation.batch_size=0", "evaluation.batch_size=0: expected >= 1"),
     ("drift.guard=anchored drift.anchor=false", "drift.anchor=False: expected true"),
     ("drift.schedule=metrics.csv", "drift.enabled=True: expected false with drift.schedule"),
     ("algorithm.score_shape=flat", "algorithm.score_shape='flat': expected one of linear"),

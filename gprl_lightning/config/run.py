@@ -55,12 +55,13 @@ class EvaluationConfig:
     judge: str = "sandbox_gold"  # sandbox_gold | preference_model | none
     every: int = 20  # iterations; also before the first and after the last
     prompts: int = 200
+    batch_size: int | None = None  # answers sampled at once; null: as many as an iteration samples
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
         judges = Literal["sandbox_gold", "preference_model", "none"]
         one_of("evaluation.judge", self.judge, judges)
-        at_least("evaluation", self, 1, "every", "prompts")
+        at_least("evaluation", self, 1, "every", "prompts", "batch_size")
         require("evaluation.temperature", self.temperature > 0, self.temperature, "> 0")
 
 

@@ -9,10 +9,13 @@ import torch
 
 from gprl_lightning import metrics
 from gprl_lightning.callbacks.evaluation import EVALUATION_SEED, HeldOutEvaluation
+from gprl_lightning.config import Config
+from gprl_lightning.data.prompts import Prompt
 from gprl_lightning.evaluation.judges import PreferenceModelJudge
 from gprl_lightning.loggers import read_metrics
 from gprl_lightning.modules import gprl
 from gprl_lightning.modules.rollout_logprobs import logprobs_of
+from gprl_lightning.training import held_out_evaluation
 from tests.tiny import tiny_prompts
 from tests.worlds import tiny_loader, tiny_module, tiny_trainer
 
@@ -84,3 +87,20 @@ def test_its_forwards_keep_to_the_update_s_budget_of_tokens(run, monkeypatch):
 def test_diversity_is_logged(run):
     values = read_metrics(run[0] / "metrics.csv")[metrics.EVAL_DISTINCT_BIGRAMS][1]
     assert len(values) == 3 and all(0 <= value <= 1 for value in values)
+
+
+def test_answers_are_sampled_in_batches_of_the_size_asked_for():
+    """By default of a rollout's: 2 prompts per step with 2 responses to each. Whichever, the
+    answers are the same."""
+    module = tiny_module(2)
+    prompts = [Prompt(i, ({"role": "user", "content": text},)) for i, text in enumerate(TEXTS)]
+    config = Config()
+    config.evaluation.judge = "preference_model"
+    config.data.prompts_per_step = config.rollout.group_size = 2
+    answers = []
+    for asked, sizes in ((None, [4, 1]), (3, [3, 2]), (200, [5])):
+        config.evaluation.batch_size = asked
+        (evaluation,) = held_out_evaluation(config, module.policy, prompts, module)
+        assert [len(batch) for batch in evaluation.batches] == sizes
+        answers.append(evaluation._answer(module, module.policy, EVALUATION_SEED).texts)
+    assert answers[0] == answers[1] == answers[2]
