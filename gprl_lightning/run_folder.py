@@ -13,12 +13,15 @@ from transformers.utils.logging import disable_progress_bar
 
 from gprl_lightning.config import Config
 from gprl_lightning.grid import SUMMARY_FILE
+from gprl_lightning.malloc import keep_freed_blocks
 from gprl_lightning.provenance import provenance, write_json
 
 
 def prepare(config: Config) -> None:
-    """Seed, choose threads, and leave the console to us."""
+    """Seed, choose threads and what malloc keeps, and leave the console to us."""
     quiet()
+    if config.keep_freed_memory:
+        keep_freed_blocks()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     L.seed_everything(config.seed, verbose=False)

@@ -116,7 +116,8 @@ class IterationCheckpoint(Checkpoint):
             saved = RunIdentity(**checkpoint[KEY])
             use_new_options(checkpoint, saved.config, self.identity.config)
             if changed_contents(saved, self.identity) and pl_module.anchors:
-                pl_module.anchors.load_state_dict({"responses": {}})  # to other prompts or of other models
+                # They answer other prompts, or come from another policy.
+                pl_module.anchors.load_state_dict({"responses": {}})
 
 
 def use_new_options(checkpoint: dict[str, Any], saved: dict[str, Any], now: dict[str, Any]) -> None:

@@ -95,6 +95,7 @@ class Config:
     # A checkpoint or a run's folder to go on from; None: this run's own folder, if it has one
     ckpt_path: str | None = None
     threads: int | None = None  # of PyTorch on the CPU; None: PyTorch's own choice
+    keep_freed_memory: bool = False  # for the next step, on a CPU; see `gprl_lightning.malloc`
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
@@ -117,6 +118,6 @@ class Config:
             "train_policy", "train_preference_model", "eval_preference_model", "detector_study"
         ]
         one_of("task", self.task, tasks)
-        at_least("", self, 1, "iterations", "checkpoint_every")
+        at_least("", self, 1, "iterations", "checkpoint_every", "threads")
         require("seed", 0 <= self.seed < 2**32, self.seed, "in [0, 2**32)")
         require("name", bool(self.name) and "/" not in self.name, self.name, "a folder's name")

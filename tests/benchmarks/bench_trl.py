@@ -4,11 +4,11 @@
     OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_trl [--only A B] [--quick] [--table]
 
 For each setup and each setting of malloc: TRL's best micro-batch size is looked for; then three
-processes take turns, one iteration each: TRL, ours as ``train.py`` runs it (Lightning, metrics.csv,
-rollout tables, invariants, drift monitor, a preference model of the policy's size), and ours with a
-reward in Python, as TRL's. Ratios are of process CPU-seconds per iteration, pair by pair; start-up
-is left out. Results are kept in ``results.json``: a later call measures other rows, or, with
-``--table``, none.
+processes take turns: TRL with one iteration; ours with the four that share a batch of anchors, as
+``train.py`` runs them (Lightning, metrics.csv, rollout tables, invariants, drift monitor, a
+preference model of the policy's size); and the same with a reward in Python, as TRL's. Ratios are
+of process CPU-seconds per iteration, pair by pair; start-up is left out. Results are kept in
+``results.json``: a later call measures other rows, or, with ``--table``, none.
 """
 
 from __future__ import annotations
