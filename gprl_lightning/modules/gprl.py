@@ -118,7 +118,7 @@ class GPRLModule(L.LightningModule):
     @torch.no_grad()
     def _score(self, rollout: Rollout) -> ScoredRollout:
         cfg = self.algorithm
-        vectors, anchors, eigenvalues = self._judge(rollout)
+        vectors, anchors, eigenvalues = self._embed(rollout)
         scores = group_scores(vectors, cfg.score_shape, self.preference_model.module.tau)
         mask = self._axis_mask(scores)
         least_std = cfg.axis_std_floor * self.starting_axis_std
@@ -146,7 +146,7 @@ class GPRLModule(L.LightningModule):
             anchored_scores=scores_against(vectors, anchors).mean((1, 2)) if self.anchors else None,
         )
 
-    def _judge(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+    def _embed(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors of the responses, of the anchor (if any) and the eigenvalues, by prompt."""
         groups = rollout.grouped_responses()
         if self.anchors:
