@@ -62,7 +62,7 @@ def search_micro_batch(
 ) -> dict[int, float]:
     """CPU-seconds of TRL's iteration by micro-batch size, after one that warms up.
 
-    From all rollouts at once downwards by halves, until smaller has become dearer.
+    From all rollouts at once downwards by halves, until smaller is dearer by more than noise.
     """
     seconds: dict[int, float] = {}
     size = setup.rollouts
@@ -70,7 +70,7 @@ def search_micro_batch(
         with closing(trl(setup, world, environment, size)) as run:
             run.turn(1)
             seconds[size] = run.turn(1)["cpu_seconds"]
-        if seconds[size] > min(seconds.values()):
+        if seconds[size] > 1.1 * min(seconds.values()):
             break
         size //= 2
     return seconds
