@@ -24,6 +24,8 @@ from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel
 
 KEY = "run"  # in the checkpoint
+# Of what a checkpoint holds, in whichever part of the program: raise it with every change.
+FORMAT = 2
 # Keys that change no number of the training, or whose content a fingerprint holds.
 HARMLESS = (
     "iterations", "checkpoint_every", "ckpt_path", "name", "threads", "task", "resume", "logger",
@@ -97,7 +99,7 @@ def identity_in(file: Path) -> RunIdentity:
     """The identity that a checkpoint carries.
 
     Raises:
-        ResumeRefused: it carries none.
+        ResumeRefused: it carries none, or that of another version.
     """
     saved = torch.load(file, map_location="cpu", weights_only=False, mmap=True).get(KEY)
     if saved is None:
@@ -105,12 +107,23 @@ def identity_in(file: Path) -> RunIdentity:
             f"ckpt_path: expected a checkpoint of this program; {file} does not say which run made "
             "it. Give one that train.py wrote."
         )
-    return RunIdentity(**saved)
+    if saved.get("format") != FORMAT:
+        raise ResumeRefused(
+            f"ckpt_path: expected a checkpoint of format {FORMAT}; {file} is of format "
+            f"{saved.get('format', 1)}, which another version of this program wrote. Go on with "
+            "that version, or begin anew with another ckpt_path, paths.output or hydra.run.dir."
+        )
+    return from_saved(saved)
 
 
 def as_saved(identity: RunIdentity) -> dict[str, Any]:
     """Plain values, for a checkpoint."""
-    return asdict(identity)
+    return {"format": FORMAT, **asdict(identity)}
+
+
+def from_saved(saved: dict[str, Any]) -> RunIdentity:
+    """The identity in the values of `as_saved`."""
+    return RunIdentity(**{name: value for name, value in saved.items() if name != "format"})
 
 
 def require_same_config(saved: RunIdentity, config: dict[str, Any], allow: Sequence[str]) -> None:

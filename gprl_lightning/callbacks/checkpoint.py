@@ -17,7 +17,7 @@ from gprl_lightning.invariants import OutOfDisk
 from gprl_lightning.loggers import MetricsCSV
 from gprl_lightning.preemption import Preempted, StopSignals
 from gprl_lightning.processes import of_every_process, rank
-from gprl_lightning.resume import KEY, RunIdentity, as_saved, changed_contents
+from gprl_lightning.resume import KEY, RunIdentity, as_saved, changed_contents, from_saved
 from gprl_lightning.wandb_logger import GPRLWandbLogger
 
 
@@ -113,7 +113,7 @@ class IterationCheckpoint(Checkpoint):
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         progress["is_last_batch"] = progress["current"]["ready"] >= pl_module.iterations
         if self.identity is not None:
-            saved = RunIdentity(**checkpoint[KEY])
+            saved = from_saved(checkpoint[KEY])
             use_new_options(checkpoint, saved.config, self.identity.config)
             if changed_contents(saved, self.identity) and pl_module.anchors:
                 # They answer other prompts, or come from another policy.

@@ -295,7 +295,7 @@ def test_harmless_keys_may_differ():
 
 @pytest.mark.parametrize("name", RESUME_CONTENTS)
 def test_other_contents_are_refused(name):
-    other = RunIdentity(**{**resume.as_saved(IDENTITY), name: "other"})
+    other = replace(IDENTITY, **{name: "other"})
     with pytest.raises(ResumeRefused, match=rf"(?s)contents.*{name}: expected .*found 'other'"):
         resume.require_same_contents(IDENTITY, other, [])
     resume.require_same_contents(IDENTITY, other, [name])
@@ -335,10 +335,18 @@ def test_a_checkpoint_carries_its_identity_and_another_s_does_not(tmp_path, whol
         resume.identity_in(at(whole[1], 1))
 
 
+def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
+    """Rather than fail on what it lacks, in the middle of loading."""
+    run(tmp_path, iterations=1, identity=IDENTITY)
+    monkeypatch.setattr(resume, "FORMAT", resume.FORMAT + 1)
+    with pytest.raises(ResumeRefused, match=f"of format {resume.FORMAT - 1}, which another"):
+        resume.identity_in(at(tmp_path, 1))
+
+
 def test_an_allowed_learning_rate_is_the_one_that_is_used(tmp_path):
     """Lightning restores the old one with the optimiser's state, and says nothing."""
     rates = {}
     run(tmp_path, iterations=2, identity=IDENTITY)
-    now = RunIdentity(**{**resume.as_saved(IDENTITY), "config": {"optimizer.lr": 4e-3}})
+    now = replace(IDENTITY, config={"optimizer.lr": 4e-3})
     run(tmp_path, at(tmp_path, 2), identity=now, lr=4e-3, callbacks=[Rates(rates)])
     assert rates == pytest.approx({2: 4e-3 * 2 / 4, 3: 4e-3 * 1 / 4})
