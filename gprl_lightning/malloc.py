@@ -8,17 +8,18 @@ training step frees and takes the same sizes over and over, so they are better k
 from __future__ import annotations
 
 import ctypes
+import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 KEPT = 1 << 30  # bytes; a larger block is still given back at once
 
 
-def keep_freed_blocks() -> bool:
-    """Keep freed memory for the next step; True where the C library took it (glibc).
+def keep_freed_blocks() -> None:
+    """Keep freed memory for the next step, where the C library is glibc.
 
     Environment variables that say otherwise are overruled, and other allocators left alone.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return all([mallopt(option, KEPT) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)])
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):
+        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            libc.mallopt(option, KEPT)

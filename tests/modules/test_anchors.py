@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gprl_lightning.modules.anchors import AHEAD, Anchors
+from gprl_lightning.modules.anchors import Anchors
 from gprl_lightning.rollout.native import NativeSampler
 from tests import oracle_drift
 from tests.worlds import SIZE, TOKENS, tiny_loader, tiny_module
@@ -35,7 +35,7 @@ def test_anchors_are_sampled_for_several_iterations_at_once(module):
     anchors.upcoming = loader.batch
     for prompts in loader:
         anchors.of(prompts, sampler, module.reference.module)
-    assert sampler.calls[0] >= AHEAD // 3 * 9
+    assert sampler.calls[0] >= 9
     assert sum(sampler.calls) == len(anchors.responses) == 10, "each prompt once"
 
 
