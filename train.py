@@ -18,9 +18,9 @@ from gprl_lightning.validation import validate
 def main(cfg: DictConfig) -> None:
     with cli.job():
         config = validate(cfg)
-        # torch, transformers and lightning: only for a real run
-        from gprl_lightning import preference_tasks, training
-        from gprl_lightning.study.detector_study import detector_study
+        with cli.first_imports():  # torch, transformers and lightning: only for a real run
+            from gprl_lightning import preference_tasks, training
+            from gprl_lightning.study.detector_study import detector_study
 
         tasks = {
             "train_policy": training.train_policy,

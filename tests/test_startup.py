@@ -61,3 +61,21 @@ def test_wandb_starts_without_its_launch(tmp_path):
         "logger.close(0)"
     )
     assert loaded_by(statement, ("wandb", "wandb.sdk.launch")) == ["wandb"]
+
+
+def test_the_garbage_collector_rests_during_the_first_imports_only():
+    code = """
+import gc, json
+from gprl_lightning import cli
+with cli.first_imports():
+    first = gc.isenabled()
+    import torch
+after, frozen = gc.isenabled(), gc.get_freeze_count()
+with cli.first_imports():
+    later = gc.isenabled()
+print(json.dumps([first, after, later, frozen > 10_000, gc.get_freeze_count() == frozen]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == [False, True, True, True, True]

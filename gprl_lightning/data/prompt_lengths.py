@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gprl_lightning.config import ConfigError
 from gprl_lightning.data.prompts import Prompt
 from gprl_lightning.models.policy import Policy
-from gprl_lightning.models.policy_tokens import chat_text, chat_tokens
+from gprl_lightning.models.policy_tokens import chat_text
 
 
 def require_room(
@@ -47,6 +47,7 @@ def require_room(
 
 def _tokens(policy: Policy, prompt: Prompt, enough: int) -> int:
     """A prompt's tokens; 0 where it cannot have more than `enough`: a token is a byte at least."""
-    if len(chat_text(policy.tokenizer, prompt.messages).encode()) <= enough:
+    text = chat_text(policy.tokenizer, prompt.messages)
+    if len(text.encode()) <= enough:
         return 0
-    return len(chat_tokens(policy.tokenizer, prompt.messages))
+    return len(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
