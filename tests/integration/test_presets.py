@@ -64,6 +64,7 @@ def llama_run(tmp_path_factory) -> Path:
         "rollout.max_new_tokens=8",
         "evaluation.prompts=2",
         "iterations=2",
+        "checkpoint_every=1",
     )
     return folder
 
@@ -84,6 +85,12 @@ def test_the_papers_setting_logs_what_it_computes(llama_run):
     assert sum(columns[f"axis/eigenvalue/{i}"][0] for i in range(3)) == pytest.approx(1)
     assert all(0 <= rate <= 1 for rate in columns["eval/win_rate"])
     assert len(columns["eval/win_rate"]) == 2  # before the first iteration and after the last
+
+
+def test_a_run_samples_the_anchors_of_coming_iterations_with_the_first(llama_run):
+    file = llama_run / "run" / "checkpoints" / "iteration_000001.ckpt"
+    anchors = torch.load(file, weights_only=False)["anchors"][0]
+    assert len(anchors["responses"]) == 4  # of both iterations' prompts
 
 
 def test_the_papers_setting_is_what_the_paper_says():
