@@ -13,6 +13,7 @@ from gprl_lightning.study.bootstrap import LEAST_EFFECT, RESAMPLES
 from gprl_lightning.study.claims import claims_for
 from gprl_lightning.study.comparison import Arms, Compared, by_arm, compare
 from gprl_lightning.study.runs import Run, read_grid
+from gprl_lightning.study.settings import settings_figure
 from gprl_lightning.study.tables import arm_rows, comparison_rows, curve_rows, write_table
 
 FOLDER = "report"
@@ -28,6 +29,7 @@ PICTURES = {
     "main": "Gold win rate of the main arms, with 95 % bands over seeds",
     "arms_iteration": "Gold and proxy win rate against iteration",
     "arms_distance": "Gold and proxy win rate against √KL (as far as every seed comes)",
+    "settings": "The methods in each setting: every seed, and the mean",
     "summary": "Peak and final gold, and the share of the peak that is kept",
     "differences": "Paired differences, by claim",
     "axes": "The gold's axes",
@@ -64,6 +66,7 @@ def _pictures(arms: Arms, compared: Sequence[Compared], out: Path) -> dict[str, 
         "main": figures.main_figure(arms),
         "arms_iteration": figures.arms_figure(arms, "iteration"),
         "arms_distance": figures.arms_figure(arms, "distance"),
+        "settings": settings_figure(arms),
         "summary": figures.summary_figure(arms),
         "differences": figures.differences_figure(compared) if compared else None,
         "axes": figures.axes_figure(arms),

@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_startup [--repeats 5] [overrides]
 
 CPU-seconds of fresh processes, medians; on a machine with nothing else to do, wall-clock seconds
-are about the same, and are told beside. The last one is of ``python train.py`` on the sandbox with
+are about the same, and are told beside. The last ones are of ``train.py`` on the sandbox with
 its preference model in the cache, from the start of the process to the end of the first training
-iteration's rollout. Held-out answers, which a run samples and judges before it begins to train, are
-told apart.
+iteration's rollout: as it is, and without the held-out answers that a run samples and judges before
+it begins to train (``evaluation.judge=none``).
 """
 
 from __future__ import annotations
@@ -33,10 +33,15 @@ MARK = "STARTED "
 ROWS = {
     "python": ["-c", "pass"],
     "import torch": ["-c", "import torch"],
+    "import torch, lightning, transformers, hydra, wandb": [
+        "-c",
+        "import torch, lightning, hydra, wandb; from transformers import LlamaForCausalLM",
+    ],
     "import gprl_lightning": ["-c", "import gprl_lightning"],
     "import gprl_lightning.core.losses": ["-c", "import gprl_lightning.core.losses"],
     "train.py --help": ["train.py", "--help"],
 }
+RUNS = {"train.py": [], "without held-out answers": ["evaluation.judge=none"]}
 TO_FIRST_ROLLOUT, IMPORT = 8.0, 0.3
 
 
@@ -50,10 +55,10 @@ class Stamps(L.Callback):
         self.found["models loaded"] = _now()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self.found["held-out answers sampled and judged"] = _now()
+        self.found["training begins"] = _now()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        cpu, wall = self.found["held-out answers sampled and judged"]
+        cpu, wall = self.found["training begins"]
         end_cpu, end_wall = _now()
         took = float(trainer.callback_metrics[metrics.TIME_ROLLOUT])  # by the clock
         share = took / (end_wall - wall)
@@ -95,23 +100,22 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    print(f"{'':50}{'CPU-s':>8}{'wall-clock s':>14}")
+    print(f"{'':62}{'CPU-s':>8}{'wall-clock s':>14}")
     medians = {}
     for name, arguments in ROWS.items():
         times = [spent(arguments) for _ in range(options.repeats)]
         medians[name], wall = (median(column) for column in zip(*times, strict=True))
-        print(f"{name:50}{medians[name]:8.2f}{wall:14.2f}", flush=True)
+        print(f"{name:62}{medians[name]:8.2f}{wall:14.2f}", flush=True)
     own = medians["import gprl_lightning"] - medians["python"]
-    print(f"{'of the import, our own':50}{own:8.2f}{'':14}  target {IMPORT}: {_met(own, IMPORT)}")
+    print(f"{'of the import, our own':62}{own:8.2f}{'':14}  target {IMPORT}: {_met(own, IMPORT)}")
     if options.repeats > 1:
-        first_rollout(
-            options.overrides
-        )  # trains the preference model, where it is not in the cache
-    runs = [first_rollout(options.overrides) for _ in range(options.repeats)]
-    for name in runs[0]:
-        cpu, wall = (median(run[name][i] for run in runs) for i in (0, 1))
-        print(f"{'train.py, until: ' + name:50}{cpu:8.2f}{wall:14.2f}")
-    print(f"target of the last: {TO_FIRST_ROLLOUT:.0f} s: {_met(cpu, TO_FIRST_ROLLOUT)} in CPU-s")
+        first_rollout(options.overrides)  # trains the preference model, if it is not in the cache
+    for command, more in RUNS.items():
+        runs = [first_rollout([*options.overrides, *more]) for _ in range(options.repeats)]
+        for name in runs[0]:
+            cpu, wall = (median(run[name][i] for run in runs) for i in (0, 1))
+            print(f"{command + ', until: ' + name:62}{cpu:8.2f}{wall:14.2f}")
+        print(f"target of the last: {TO_FIRST_ROLLOUT:.0f}: {_met(cpu, TO_FIRST_ROLLOUT)} in CPU-s")
 
 
 def _met(value: float, target: float) -> str:

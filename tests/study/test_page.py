@@ -13,6 +13,7 @@ from gprl_lightning.study.claims import BASELINE, CLAIMS, FULL, claims_for
 from gprl_lightning.study.comparison import by_arm, compare
 from gprl_lightning.study.page import write_study
 from gprl_lightning.study.runs import is_grid, read_grid
+from gprl_lightning.study.settings import by_setting, settings_figure
 from tests.composing import ROOT, options
 from tests.study.synthetic_grid import ITERATIONS, planted, write_run
 
@@ -131,6 +132,20 @@ def test_a_grid_over_settings_compares_within_each():
     says = pairs["none beta=2", "grpo_bt beta=2"]
     assert says == "GPRL resists over-optimisation better than GRPO + BT, beta=2"
     assert ("mine beta=1", "grpo_bt beta=1") in pairs and ("none beta=1", "mine beta=1") in pairs
+
+
+def test_a_grid_over_settings_has_their_picture(tmp_path, study):
+    for arm in ("mine algorithm.kl_coef=1", "yours algorithm.kl_coef=1", "mine other.lr=2"):
+        for seed in range(2):
+            write_run(tmp_path, arm, seed, [0.5, 0.6, 0.6, 0.6, 0.6], [0.0, 1, 2, 3, 4])
+    arms = by_arm(read_grid(tmp_path))
+    found = {s: {p: len(runs) for p, runs in by.items()} for s, by in by_setting(arms).items()}
+    assert found == {"algorithm.kl_coef=1": {"mine": 2, "yours": 2}, "other.lr=2": {"mine": 2}}
+    figure = settings_figure(arms)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["kl_coef=1", "lr=2"]
+    dots = [len(c.get_offsets()) for c in figure.axes[0].collections]
+    assert sum(dots) == 6, "every seed of every method in its setting"
+    assert settings_figure(by_arm(read_grid(study[0]))) is None
 
 
 def test_every_claim_is_of_arms_that_exist():

@@ -1,0 +1,69 @@
+"""The picture of a grid that goes over settings, too: does the ranking hang on β or the rate?"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from gprl_lightning.study.claims import name_of
+from gprl_lightning.study.comparison import Arms, gold_summary
+from gprl_lightning.study.runs import Run
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+PANELS = {"final": "gold win rate at the horizon", "kept": "share of peak gold kept"}
+SPREAD = 0.7  # of a setting's row that its methods take
+
+
+def settings_figure(arms: Arms) -> Any | None:
+    """A row for each setting, in it each method's seeds (dots) and their mean; None of a grid
+    that has but one."""
+    settings = by_setting(arms)
+    if len(settings) < 2:
+        return None
+    presets = list(dict.fromkeys(preset for found in settings.values() for preset in found))
+    colours = plt.get_cmap("tab10")
+    figure, panels = plt.subplots(
+        1, 2, figsize=(10, 1 + 0.8 * len(settings)), sharey=True, layout="constrained"
+    )
+    for panel, (field, label) in zip(panels, PANELS.items(), strict=True):
+        for place, preset in enumerate(presets):
+            shift = SPREAD * (place / max(len(presets) - 1, 1) - 0.5)
+            for row, found in enumerate(settings.values()):
+                values = [getattr(gold_summary(run), field) for run in found.get(preset, [])]
+                at = np.full(len(values), row + shift)
+                panel.scatter(values, at, s=9, color=colours(place), alpha=0.5)
+                panel.plot(
+                    np.mean(values) if values else np.nan,
+                    row + shift,
+                    "D",
+                    ms=6,
+                    color=colours(place),
+                    label=None if row else name_of(preset),
+                )
+        panel.set_xlabel(label)
+        panel.grid(alpha=0.3, axis="x")
+        for row in range(1, len(settings)):
+            panel.axhline(row - 0.5, color="black", lw=0.5)
+    panels[0].set_yticks(range(len(settings)), map(_short, settings), fontsize=8)
+    panels[0].invert_yaxis()
+    panels[1].legend(fontsize=7, loc="best")
+    return figure
+
+
+def by_setting(arms: Arms) -> dict[str, dict[str, list[Run]]]:
+    """The runs by setting, then by preset; the setting of a grid without any is empty."""
+    found: dict[str, dict[str, list[Run]]] = {}
+    for arm, by_seed in arms.items():
+        preset, _, setting = arm.partition(" ")
+        found.setdefault(setting, {})[preset] = list(by_seed.values())
+    return found
+
+
+def _short(setting: str) -> str:
+    """Keys without the sections that they are in."""
+    return re.sub(r"[\w.]+\.(?=\w+=)", "", setting).replace(" ", "\n")
