@@ -111,8 +111,8 @@ class PreferenceTrainingConfig:
     label_noise: float = 0.0  # share of the sandbox's labels that are turned over
     length_bias: float = 0.0  # share of them that go to the longer response, whatever the gold says
     cyclic_votes: int = 0  # votes in the sandbox's gold of a plane in which it goes round; ours
-    spread_angles: bool = True  # start with each axis's angles all around the circle; ours
-    # What pulls the axes apart, see core.distinct_axes; ours, and off
+    # What pulls the axes apart, see also core.distinct_axes; ours, and off
+    spread_angles: bool = False  # start with each axis's angles all around the circle
     decorrelation: float = 0.0  # weight of the squared correlation between axes' scores
     gate_information: float = 0.0  # weight at which a gate that depends on the prompt is rewarded
     axis_attributes: list[str] = field(default_factory=list)  # axis l is told the l-th of these
