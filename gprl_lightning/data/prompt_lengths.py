@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gprl_lightning.config import ConfigError
 from gprl_lightning.data.prompts import Prompt
 from gprl_lightning.models.policy import Policy
-from gprl_lightning.models.policy_tokens import chat_text
+from gprl_lightning.models.policy_tokens import chat_text, text_tokens
 
 
 def require_room(
@@ -50,4 +50,4 @@ def _tokens(policy: Policy, prompt: Prompt, enough: int) -> int:
     text = chat_text(policy.tokenizer, prompt.messages)
     if len(text.encode()) <= enough:
         return 0
-    return len(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return len(text_tokens(policy.tokenizer, text))

@@ -80,17 +80,16 @@ def load_preference_model(
     value, prompt = checked_heads(folder, heads, num_axes, kind)
     backbone = _backbone(folder, getattr(torch, dtype), attention)
     check_width(folder, value, backbone)
-    text_format = settings.get("text_format", "chat" if "score.weight" in heads else "gpm")
-    text = ChatText(
-        load_tokenizer(folder, chat_template),
-        _first(max_tokens, settings.get("max_tokens"), 2048),
-        text_format,
-    )
+    text_format = "chat" if "score.weight" in heads else "gpm"
     return PreferenceModel(
         backbone,
         _head(value, backbone.dtype),
         None if prompt is None else _head(prompt, backbone.dtype),
-        text,
+        ChatText(
+            load_tokenizer(folder, chat_template),
+            _first(max_tokens, settings.get("max_tokens"), 2048),
+            settings.get("text_format", text_format),
+        ),
         tau=_first(tau, settings.get("tau"), None),
         eigenvalue_scale=_first(eigenvalue_scale, settings.get("eigenvalue_scale"), "simplex"),
         l2_normalize=_first(l2_normalize, settings.get("l2_normalize"), True),

@@ -50,22 +50,24 @@ def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[
     Raises:
         ConfigError: the template refuses these roles, as some do a system prompt.
     """
-    return _templated(tokenizer, messages, tokenize=True)
+    return text_tokens(tokenizer, chat_text(tokenizer, messages))
+
+
+def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The tokens of what `chat_text` wrote."""
+    ids: Any = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> str:
     """The same as text. Raises the same."""
-    return _templated(tokenizer, messages, tokenize=False)
-
-
-def _templated(tokenizer: PreTrainedTokenizerBase, messages: Messages, tokenize: bool) -> Any:
     try:
-        return tokenizer.apply_chat_template(
+        text: Any = tokenizer.apply_chat_template(
             [{"role": m["role"], "content": m["content"]} for m in messages],
             add_generation_prompt=True,
-            return_dict=False,
-            tokenize=tokenize,
+            tokenize=False,
         )
+        return text
     except TemplateError as error:
         raise ConfigError(
             "data.system_prompt or data.path: the policy's chat template refuses a prompt of the "

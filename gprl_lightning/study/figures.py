@@ -68,7 +68,8 @@ def _draw(panel: Any, runs: Sequence[Run], curve: Curve, colour: Any, **style: A
     panel.fill_between(places, lows, highs, color=colour, alpha=0.15, lw=0)
 
 
-def _colours(arms: Sequence[str]) -> dict[str, Any]:
+def colours_of(arms: Sequence[str]) -> dict[str, Any]:
+    """A colour for each arm."""
     colours = plt.get_cmap("tab10" if len(arms) <= 10 else "tab20")
     return {arm: colours(i % colours.N) for i, arm in enumerate(arms)}
 
@@ -113,7 +114,7 @@ def main_figure(arms: Arms) -> Any:
     """Gold of the main arms together, against iteration and against √KL."""
     chosen = _chosen(arms)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
-    colours = _colours(chosen)
+    colours = colours_of(chosen)
     for arm in chosen:
         runs = list(arms[arm].values())
         _draw(
@@ -142,7 +143,7 @@ def metric_panels(arms: Arms, titles: dict[str, str]) -> Any | None:
     figure, axes = plt.subplots(
         rows, columns, figsize=(4.4 * columns, 3 * rows), squeeze=False, layout="constrained"
     )
-    colours = _colours(chosen)
+    colours = colours_of(chosen)
     for panel, (metric, title) in zip(axes.flatten(), shown.items(), strict=False):
         for arm in chosen:
             having = [run for run in arms[arm].values() if metric in run.columns]
@@ -194,7 +195,7 @@ def drift_figure(arms: Arms) -> Any | None:
     if not monitored:
         return None
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    colours = _colours([*monitored, *replayed])
+    colours = colours_of([*monitored, *replayed])
     for arm, runs in monitored.items():
         places, means, *_ = band(runs, _drift_ratio)
         left.plot(places, means, color=colours[arm], label=name_of(arm))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
 
 from gprl_lightning.study.claims import name_of
 from gprl_lightning.study.comparison import Arms, gold_summary
+from gprl_lightning.study.figures import colours_of
 from gprl_lightning.study.runs import Run
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 PANELS = {"final": "gold win rate at the horizon", "kept": "share of peak gold kept"}
 SPREAD = 0.7  # of a setting's row that its methods take
@@ -26,7 +24,7 @@ def settings_figure(arms: Arms) -> Any | None:
     if len(settings) < 2:
         return None
     presets = list(dict.fromkeys(preset for found in settings.values() for preset in found))
-    colours = plt.get_cmap("tab10")
+    colours = colours_of(presets)
     figure, panels = plt.subplots(
         1, 2, figsize=(10, 1 + 0.8 * len(settings)), sharey=True, layout="constrained"
     )
@@ -36,13 +34,13 @@ def settings_figure(arms: Arms) -> Any | None:
             for row, found in enumerate(settings.values()):
                 values = [getattr(gold_summary(run), field) for run in found.get(preset, [])]
                 at = np.full(len(values), row + shift)
-                panel.scatter(values, at, s=9, color=colours(place), alpha=0.5)
+                panel.scatter(values, at, s=9, color=colours[preset], alpha=0.5)
                 panel.plot(
                     np.mean(values) if values else np.nan,
                     row + shift,
                     "D",
                     ms=6,
-                    color=colours(place),
+                    color=colours[preset],
                     label=None if row else name_of(preset),
                 )
         panel.set_xlabel(label)
