@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gprl_lightning.core.logprobs import token_logprobs
+from gprl_lightning.core.logprobs import Slope, token_logprobs
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ def head_logprobs(
     hidden: Float[Tensor, "n width"],
     targets: Int[Tensor, " n"],
     temperature: float,
+    slope: Slope | None = None,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Log-probabilities and entropy (nats) from hidden states, in chunks; see `head_is_plain`."""
     head = cast(nn.Linear, model.get_output_embeddings())
@@ -88,6 +89,7 @@ def head_logprobs(
         temperature=temperature,
         bias=head.bias,
         softcap=softcap(model),
+        slope=slope,
     )
     return logprobs[0], entropy[0]
 

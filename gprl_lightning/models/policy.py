@@ -19,6 +19,7 @@ from transformers import (
 
 from gprl_lightning.config import ConfigError, PolicyConfig
 from gprl_lightning.core.batch import Messages, PromptBatch
+from gprl_lightning.core.logprobs import Slope
 from gprl_lightning.models.alignment import align_weights
 from gprl_lightning.models.causal_lm import (
     disable_dropout,
@@ -88,6 +89,7 @@ class Policy(nn.Module):
         prompt_mask: Bool[Tensor, "rows prompt_tokens"],
         response_ids: Int[Tensor, "rows tokens"],
         response_mask: Bool[Tensor, "rows tokens"],
+        slope: Slope | None = None,
     ) -> tuple[Float[Tensor, "rows tokens"], Float[Tensor, "rows tokens"]]:
         """log π of every response token, and the entropy of its distribution, in nats.
 
@@ -99,6 +101,9 @@ class Policy(nn.Module):
         then behind the tokens, where causal attention cannot see it: no mask is needed, which is
         both exact and what lets the attention kernels go fast, and a batch is only as wide as its
         longest row.
+
+        Where ``slope`` tells the loss's derivatives ahead (by tokens in the order of
+        ``response_mask.nonzero()``), the output layer's gradients are made on the way forward.
         """
         rows, columns = response_mask.nonzero(as_tuple=True)
         targets = response_ids[rows, columns]
@@ -106,7 +111,7 @@ class Policy(nn.Module):
             hidden = shared_prompt_states(
                 self.causal_lm, prompt_ids, prompt_mask, response_ids, response_mask
             )
-            values = self._from_hidden(hidden, targets)
+            values = self._from_hidden(hidden, targets, slope)
         else:
             ids = torch.cat([prompt_ids, response_ids], 1)
             ids = flush_left(ids, torch.cat([prompt_mask, response_mask], 1))
@@ -115,7 +120,7 @@ class Policy(nn.Module):
             before = prompt_mask.sum(1)[rows] + columns - 1
             if self.head_is_plain:
                 hidden = self.causal_lm.base_model(**inputs).last_hidden_state[rows, before]
-                values = self._from_hidden(hidden, targets)
+                values = self._from_hidden(hidden, targets, slope)
             else:
                 logits = self.causal_lm(**inputs).logits[rows, before]
                 values = logits_logprobs(logits, targets, self.temperature)
@@ -126,11 +131,11 @@ class Policy(nn.Module):
         return logprobs, entropy
 
     def _from_hidden(
-        self, hidden: Float[Tensor, "n width"], targets: Int[Tensor, " n"]
+        self, hidden: Float[Tensor, "n width"], targets: Int[Tensor, " n"], slope: Slope | None
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         model = self.causal_lm
         if self.head_is_plain:
-            return head_logprobs(model, hidden, targets, self.temperature)
+            return head_logprobs(model, hidden, targets, self.temperature, slope)
         head = cast(nn.Module, model.get_output_embeddings())  # with an adapter of its own
         return logits_logprobs(head(hidden), targets, self.temperature)
 

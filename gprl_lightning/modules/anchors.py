@@ -20,7 +20,7 @@ from gprl_lightning.rollout.sampler import Sampler
 ANCHOR_SEED = 7919  # keeps the anchors' randomness apart from that of the rollouts
 # Iterations whose anchors are sampled at once: a step of decoding reads all weights, however few
 # rows it is for.
-AHEAD = 4
+AHEAD = 8
 
 
 class Anchors:

@@ -24,13 +24,7 @@ from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
 from gprl_lightning.core.advantages import aggregate_axes, axis_mask, axis_std, normalize_axes
 from gprl_lightning.core.batch import Minibatch, PromptBatch, Rollout, ScoredRollout
 from gprl_lightning.core.drift import DriftControl
-from gprl_lightning.core.losses import (
-    clipped_surrogate,
-    kl_estimate,
-    masked_sum,
-    token_weights,
-    zero_outside,
-)
+from gprl_lightning.core.losses import masked_sum, token_weights, zero_outside
 from gprl_lightning.core.preference import group_scores, scores_against
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy
@@ -39,6 +33,7 @@ from gprl_lightning.modules.anchors import Anchors
 from gprl_lightning.modules.partition import first_parts, micro_batches, minibatches
 from gprl_lightning.modules.rollout_logprobs import LogprobCheck, confirmed, logprobs_of
 from gprl_lightning.modules.statistics import UpdateReport, UpdateStatistics, score_metrics
+from gprl_lightning.modules.token_loss import loss_slope, token_loss
 from gprl_lightning.processes import of_every_process, rank, sum_gradients, sum_over_processes
 from gprl_lightning.rollout.sampler import Sampler
 
@@ -214,23 +209,25 @@ class GPRLModule(L.LightningModule):
     def _accumulate(
         self, batch: Minibatch, num_rollouts: int, num_tokens: int, statistics: UpdateStatistics
     ) -> None:
-        cfg, mask = self.algorithm, batch.response_mask
+        cfg, mask, kl_coef = self.algorithm, batch.response_mask, self.control.kl_coef
+        longest = self.sampler.max_new_tokens
+        dtype = torch.promote_types(next(self.policy.parameters()).dtype, torch.float32)
+        weights = token_weights(
+            mask, cfg.loss_aggregation, num_rollouts, num_tokens, longest, dtype
+        )
         logprobs, entropy = self.policy(
-            batch.prompt_ids, batch.prompt_mask, batch.response_ids, mask
+            batch.prompt_ids,
+            batch.prompt_mask,
+            batch.response_ids,
+            mask,
+            loss_slope(batch, weights, cfg, kl_coef),
         )
         logprobs = zero_outside(mask, logprobs)
-        surrogate, ratio, clipped = clipped_surrogate(
-            logprobs, batch.old_logprobs, batch.advantages, cfg.clip_epsilon, cfg.clip_epsilon_high
-        )
-        kl = kl_estimate(logprobs, batch.ref_logprobs, cfg.kl_estimator)
-        longest = self.sampler.max_new_tokens
-        weights = token_weights(
-            mask, cfg.loss_aggregation, num_rollouts, num_tokens, longest, logprobs.dtype
-        )
-        policy_loss = masked_sum(surrogate, weights, mask)
-        loss = policy_loss + self.control.kl_coef * masked_sum(kl, weights, mask)
+        terms = token_loss(logprobs, batch.old_logprobs, batch.ref_logprobs, batch.advantages, cfg)
+        policy_loss = masked_sum(terms.surrogate, weights, mask)
+        loss = policy_loss + kl_coef * masked_sum(terms.kl, weights, mask)
         self.manual_backward(loss)
-        statistics.add(batch, logprobs, loss, policy_loss, kl, ratio, clipped, entropy, weights)
+        statistics.add(batch, logprobs, loss, policy_loss, terms, entropy, weights)
 
     # Lightning's hooks ----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from gprl_lightning.core.advantages import axis_correlation, axis_std
 from gprl_lightning.core.batch import Minibatch, ScoredRollout
 from gprl_lightning.core.losses import expected_weight_sums
 from gprl_lightning.core.options import LossAggregation
+from gprl_lightning.modules.token_loss import TokenLoss
 from gprl_lightning.processes import max_over_processes, sum_over_processes
 
 AllReduce = Callable[[Tensor], Tensor]
@@ -56,9 +57,7 @@ class UpdateStatistics:
         logprobs: Tensor,
         loss: Tensor,
         policy_loss: Tensor,
-        kl: Tensor,
-        ratio: Tensor,
-        clipped: Tensor,
+        terms: TokenLoss,
         entropy: Tensor,
         weights: Tensor,
     ) -> None:
@@ -68,8 +67,8 @@ class UpdateStatistics:
         sums = [
             loss,
             policy_loss,
-            kl[mask].sum(),
-            clipped[mask].sum(),
+            terms.kl[mask].sum(),
+            terms.clipped[mask].sum(),
             entropy[mask].sum(),
             mask.sum(),
             weights.double().sum(),
@@ -86,7 +85,7 @@ class UpdateStatistics:
         checked = [old, reference, entropy[mask], batch.advantages, loss, policy_loss]
         self.finite = self.finite & torch.stack([t.isfinite().all() for t in checked]).all()
         if len(old):
-            self.ratio_max = torch.maximum(torch.as_tensor(self.ratio_max), ratio[mask].max())
+            self.ratio_max = torch.maximum(torch.as_tensor(self.ratio_max), terms.ratio[mask].max())
             if not self.steps:
                 gaps = torch.stack([old.abs().max(), reference.abs().max()])
                 self.first = torch.maximum(torch.as_tensor(self.first), gaps)

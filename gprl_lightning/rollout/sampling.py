@@ -29,7 +29,10 @@ def sample_tokens(
         min_p: keep tokens of at least this share of the top token's probability (0: all).
     """
     peak = logits.amax(-1, keepdim=True).float()
-    weights = logits.float().sub(peak).div_(temperature).exp_()
+    weights = logits.float().sub(peak)
+    if temperature != 1:
+        weights.div_(temperature)
+    weights.exp_()
     log_total = weights.sum(-1, keepdim=True).log_()
     if top_p < 1 or top_k > 0 or min_p > 0:
         weights.masked_fill_(weights < filter_floor(weights, top_p, top_k, min_p), 0)

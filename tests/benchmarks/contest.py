@@ -60,18 +60,18 @@ def trl(
 def search_micro_batch(
     setup: Setup, world: World, environment: Mapping[str, str]
 ) -> dict[int, float]:
-    """CPU-seconds of TRL's iteration by micro-batch size, after one that warms up.
+    """TRL's CPU-seconds by micro-batch size: the lower of two iterations, after one to warm up.
 
-    From all rollouts at once downwards by halves, until smaller is dearer by more than noise.
+    From all rollouts at once downwards by halves, until two sizes running are dearer than the best
+    by more than noise: one may be dear between two that are not.
     """
     seconds: dict[int, float] = {}
-    size = setup.rollouts
-    while size >= 1:
+    size, dearer = setup.rollouts, 0
+    while size >= 1 and dearer < 2:
         with closing(trl(setup, world, environment, size)) as run:
             run.turn(1)
-            seconds[size] = run.turn(1)["cpu_seconds"]
-        if seconds[size] > 1.1 * min(seconds.values()):
-            break
+            seconds[size] = min(run.turn(1)["cpu_seconds"] for _ in range(2))
+        dearer = dearer + 1 if seconds[size] > 1.1 * min(seconds.values()) else 0
         size //= 2
     return seconds
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gprl_lightning.core.logprobs import token_logprobs
+from gprl_lightning.core.logprobs import Slope, token_logprobs
 
 
 def example(
@@ -67,6 +67,85 @@ def test_values_and_gradients_are_those_of_a_plain_softmax(
         (logprobs * torch.linspace(-1, 2, 6).reshape(2, 3)).sum().backward()
         results += [logprobs, entropy, *(leaf.grad for leaf in leaves)]
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def losses(logprobs: Tensor, places: Tensor) -> Tensor:
+    """Some loss by tokens that is not linear."""
+    return (places * logprobs.exp() + logprobs.square()).sum()
+
+
+def told(places: Tensor, error: float = 0.0) -> Slope:
+    """The derivative of `losses`, by hand."""
+
+    def slope(logprobs: Tensor, part: slice) -> Tensor:
+        return places[part] * logprobs.exp() + 2 * logprobs + error
+
+    return slope
+
+
+@pytest.mark.parametrize("error", [0.0, 0.01])
+@pytest.mark.parametrize(("temperature", "biased", "softcap", "chunk_size"), VARIANTS)
+def test_gradients_made_ahead_are_those_of_a_plain_softmax_even_if_the_slope_was_wrong(
+    temperature: float, biased: bool, softcap: float | None, chunk_size: int, error: float
+) -> None:
+    hidden, weight, bias, targets = example()
+    places = torch.linspace(-1, 2, 6, dtype=hidden.dtype)
+    found, expected = [], []
+    for results, function, extra in (
+        (found, token_logprobs, {"chunk_size": chunk_size, "slope": told(places, error)}),
+        (expected, plain, {}),
+    ):
+        leaves = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
+        biases = leaves[2] if biased else None
+        logprobs, entropy = function(*leaves[:2], targets, temperature, biases, softcap, **extra)
+        losses(logprobs.flatten(), places).backward()
+        results += [logprobs, entropy, *(leaf.grad for leaf in leaves)]
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+class Products(TorchDispatchMode):
+    """How often logits are made: products that give [tokens, vocabulary]."""
+
+    def __init__(self, vocab: int):
+        super().__init__()
+        self.vocab, self.logits = vocab, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket is torch.ops.aten.mm and result.shape[-1] == self.vocab:
+            self.logits += 1
+        return result
+
+
+@pytest.mark.parametrize(("error", "expected"), [(0.0, 5), (0.01, 10)])
+def test_a_slope_told_ahead_saves_making_the_logits_twice(error: float, expected: int) -> None:
+    """40 tokens in chunks of 8; where the slope was wrong, they are made again."""
+    hidden, weight, _, targets = example(rows=5, tokens=8, vocab=1000)
+    leaves = [hidden.requires_grad_(), weight.requires_grad_()]
+    places = torch.linspace(-1, 2, 40, dtype=hidden.dtype)
+    with Products(1000) as products, LargestTensor() as watch:
+        logprobs, _ = token_logprobs(*leaves, targets, chunk_size=8, slope=told(places, error))
+        losses(logprobs.flatten(), places).backward()
+    assert products.logits == expected
+    assert watch.largest == 8000
+
+
+def test_gradients_made_ahead_are_made_anew_for_a_second_backward_pass() -> None:
+    hidden, weight, _, targets = example()
+    leaves = [hidden.requires_grad_(), weight.requires_grad_()]
+    places = torch.linspace(-1, 2, 6, dtype=hidden.dtype)
+    logprobs, _ = token_logprobs(*leaves, targets, slope=told(places))
+    loss = losses(logprobs.flatten(), places)
+    first = torch.autograd.grad(loss, leaves, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, leaves), first)
+
+
+def test_where_no_gradient_is_wanted_no_slope_is_asked_for() -> None:
+    hidden, weight, _, targets = example()
+    with torch.no_grad():
+        token_logprobs(
+            hidden, weight.requires_grad_(), targets, slope=lambda *_: pytest.fail("asked")
+        )
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])

@@ -168,8 +168,8 @@ def test_with_pad_equal_to_eos_the_policy_learns_to_stop(tmp_path):
 
 
 class NaNOnPadding(Policy):
-    def forward(self, prompt_ids, prompt_mask, response_ids, response_mask):
-        values = super().forward(prompt_ids, prompt_mask, response_ids, response_mask)
+    def forward(self, prompt_ids, prompt_mask, response_ids, response_mask, slope=None):
+        values = super().forward(prompt_ids, prompt_mask, response_ids, response_mask, slope)
         return tuple(v.masked_fill(~response_mask, math.nan) for v in values)
 
 

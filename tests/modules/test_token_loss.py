@@ -1,0 +1,74 @@
+"""The slope that the policy is told ahead: what the loss brings, for every option of the loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gprl_lightning.core import logprobs
+from gprl_lightning.modules import gprl
+from gprl_lightning.modules.statistics import UpdateStatistics
+from tests.worlds import SIZE, tiny_loader, tiny_module, tiny_policy
+
+ROWS = torch.arange(3 * SIZE)
+
+
+def moved(dtype=torch.float32, size=0.1, **algorithm):
+    """A module and a rollout whose policy has moved on, so that some tokens are clipped."""
+    module = tiny_module(policy=tiny_policy(dtype), kl_coef=0.1, **algorithm)
+    prompts = tiny_loader(module).batch(0)
+    scored = module._score(module.sampler.sample(module.policy, prompts, module.seed))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.policy.parameters():
+            parameter += size * torch.randn_like(parameter)
+    module.manual_backward = lambda loss: loss.backward()
+    return module, scored
+
+
+def backward(module, scored):
+    module.policy.zero_grad()
+    statistics = UpdateStatistics()
+    module._backward(scored, ROWS, statistics)
+    clipped, tokens = float(statistics.open[3]), float(statistics.open[5])
+    gradients = [p.grad.clone() for p in module.policy.parameters() if p.grad is not None]
+    return torch.cat([g.flatten() for g in gradients]), clipped / tokens
+
+
+OPTIONS = [
+    *({"loss_aggregation": name} for name in ("dr_grpo", "dapo", "grpo")),
+    *({"kl_estimator": name} for name in ("k1", "k2", "k3")),
+    {"clip_epsilon": 0.05, "clip_epsilon_high": 0.1},
+    {"micro_batch_size": 5},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_it_is_what_the_loss_brings(options, monkeypatch):
+    """In float32: else the logits would be made twice, and nothing but time would show it."""
+    module, scored = moved(**options)
+    answers = []
+    alike = logprobs._alike
+    monkeypatch.setattr(logprobs, "_alike", lambda *a: answers.append(alike(*a)) or answers[-1])
+    gradients, clipped = backward(module, scored)
+    assert answers and all(answers)
+    assert gradients.abs().sum() > 0 and 0 < clipped < 1
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_gradients_are_those_without_it(options, monkeypatch):
+    module, scored = moved(torch.float64, **options)
+    found, _ = backward(module, scored)
+    monkeypatch.setattr(gprl, "loss_slope", lambda *_: None)
+    expected, _ = backward(module, scored)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_loss_of_another_beta_is_not_taken_for_this_one(monkeypatch):
+    """The slope is a hint: told wrongly, the gradients are those of the loss all the same."""
+    module, scored = moved(torch.float64)
+    expected, _ = backward(module, scored)
+    right = gprl.loss_slope
+    monkeypatch.setattr(gprl, "loss_slope", lambda b, w, c, beta: right(b, w, c, 2 * beta))
+    found, _ = backward(module, scored)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
