@@ -15,6 +15,7 @@ from gprl_lightning.loggers import read_metrics
 from gprl_lightning.study.runs import is_grid
 
 Columns = dict[str, tuple[list[int], list[float]]]
+LEGEND_ROOM = 0.2  # above the curves, of their height, so that a legend covers none
 
 
 def write_report(folder: Path) -> Path:
@@ -52,7 +53,9 @@ def write_report(folder: Path) -> Path:
         panel.set_xlabel("iteration")
         panel.grid(alpha=0.3)
         if panel.get_legend_handles_labels()[0]:
-            panel.legend(fontsize=8)
+            low, high = panel.get_ylim()
+            panel.set_ylim(low, high + LEGEND_ROOM * (high - low))
+            panel.legend(fontsize=8, loc="upper center", ncols=3)
         else:
             panel.text(0.5, 0.5, "not measured in this run", ha="center", transform=panel.transAxes)
     figure.suptitle(folder.resolve().parent.name + " / " + folder.resolve().name)
@@ -70,8 +73,8 @@ def _win_rate(panel, columns: Columns) -> None:
         low, high = columns[metrics.EVAL_WIN_RATE_LOW][1], columns[metrics.EVAL_WIN_RATE_HIGH][1]
         panel.fill_between(steps, low, high, alpha=0.2, label="95 % interval")
         panel.plot(steps, values, marker="o", label="judge")
-        panel.plot(*columns[metrics.EVAL_PROXY_WIN_RATE], ls="--", label="preference model (proxy)")
-        panel.plot(*columns[metrics.EVAL_LENGTH_CONTROLLED], ls=":", label="judge, at equal length")
+        panel.plot(*columns[metrics.EVAL_PROXY_WIN_RATE], ls="--", label="proxy")
+        panel.plot(*columns[metrics.EVAL_LENGTH_CONTROLLED], ls=":", label="at equal length")
 
 
 def _drift(panel, columns: Columns) -> None:
