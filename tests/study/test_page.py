@@ -148,6 +148,22 @@ def test_a_grid_over_settings_has_their_picture(tmp_path, study):
     assert settings_figure(by_arm(read_grid(study[0]))) is None
 
 
+def test_many_methods_over_settings_are_tiles_with_the_means_over_seeds(tmp_path):
+    for arm in range(9):
+        for beta in (1, 2):
+            if (arm, beta) == (8, 2):
+                continue
+            for seed, end in ((0, 0.1 * beta), (1, 0.1 * beta + 0.01 * arm)):
+                name = f"arm{arm} algorithm.kl_coef={beta}"
+                write_run(tmp_path, name, seed, [0.5, 0.6, 0.6, end, end], [0.0, 1, 2, 3, 4])
+    panel = settings_figure(by_arm(read_grid(tmp_path))).axes[0]
+    assert [t.get_text() for t in panel.get_yticklabels()] == [f"arm{i}" for i in range(9)]
+    texts = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in panel.texts}
+    expected = {(a, b): f"{0.1 * (b + 1) + 0.005 * a:.2f}" for a in range(9) for b in range(2)}
+    del expected[8, 1]  # was not run
+    assert texts == expected
+
+
 def test_every_claim_is_of_arms_that_exist():
     arms = set(options("ablation"))
     assert {a for c in CLAIMS for a in (c.arm, c.against)} <= arms
