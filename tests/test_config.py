@@ -109,6 +109,15 @@ def test_an_override_has_the_last_word():
 # Grids
 
 
+def test_beta_and_rate_are_swept_equally_for_every_arm_of_the_study():
+    arms, settings = (
+        composed(f"grid={grid}", hydra=True).hydra.sweeper.params
+        for grid in ("paper_table", "paper_table_settings")
+    )
+    assert settings["ablation"] == arms["ablation"]
+    assert len(settings) == 4, "each arm meets each seed, β and rate"
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_job_of_every_grid_is_valid(grid):
     """A grid needs no -m, and goes over three seeds; the study's over as many as its page says."""
@@ -120,14 +129,14 @@ def test_every_job_of_every_grid_is_valid(grid):
     assert params.pop("seed") == [str(seed) for seed in range(SEEDS.get(grid, 3))]
     jobs = list(product(*([f"{k}={v}" for v in values] for k, values in params.items())))
     assert len(jobs) >= 2
-    resolved = [OmegaConf.to_yaml(composed(f"grid={grid}", *job)) for job in jobs]
-    assert len(set(resolved)) == len(jobs), "two arms are the same run"
+    configs = [composed(f"grid={grid}", *job) for job in jobs]
+    assert len(set(map(OmegaConf.to_yaml, configs))) == len(jobs), "two arms are the same run"
     if "ablation" in params and "grpo_bt_replayed" in params["ablation"]:
         assert next(iter(hydra.sweeper.params)) == "seed", "whole seeds first"
         order = params["ablation"]
         assert order.index("none") < order.index("grpo_bt_replayed"), "its β come from there"
-    for job in jobs:
-        validate(composed(f"grid={grid}", *job))
+    for config in configs:
+        validate(config)
 
 
 # Presets
