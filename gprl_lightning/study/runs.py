@@ -65,7 +65,8 @@ def read_grid(folder: Path) -> list[Run]:
     shared = set.intersection(*(set(own) for own in overrides.values())) if jobs else set()
     runs = [_read(job, _arm(own, shared)) for job, own in overrides.items()]
     order = _order(folder)
-    return sorted(runs, key=lambda r: (order.get(r.arm, len(order)), r.arm, r.seed))
+    place = {run.arm: order.get(run.arm.partition(" ")[0], len(order)) for run in runs}
+    return sorted(runs, key=lambda r: (place[r.arm], r.arm, r.seed))
 
 
 def _read(job: Path, arm: str) -> Run:

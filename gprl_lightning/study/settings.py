@@ -68,7 +68,7 @@ def _tiles(settings: Settings, presets: list[str]) -> Any:
     for panel, (field, label) in zip(panels, PANELS.items(), strict=True):
         values = [[_values(s.get(p, []), field) for s in settings.values()] for p in presets]
         means = np.array([[np.mean(v) if v else np.nan for v in row] for row in values])
-        panel.imshow(means, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
+        panel.imshow(means, cmap="RdYlGn", vmin=0, vmax=1, alpha=0.8, aspect="auto")
         for (row, column), mean in np.ndenumerate(means):
             if values[row][column]:
                 panel.text(column, row, f"{mean:.2f}", ha="center", va="center", fontsize=8)

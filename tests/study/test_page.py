@@ -148,6 +148,15 @@ def test_a_grid_over_settings_has_their_picture(tmp_path, study):
     assert settings_figure(by_arm(read_grid(study[0]))) is None
 
 
+def test_arms_over_settings_are_in_the_grid_s_order_too(tmp_path):
+    for arm in ("a", "b", "c"):
+        for beta in (1, 2):
+            write_run(tmp_path, f"{arm} algorithm.kl_coef={beta}", 0, [0.5] * 5, [0.0, 1, 2, 3, 4])
+    (tmp_path / "multirun.yaml").write_text("hydra: {sweeper: {params: {ablation: 'c,a,b'}}}")
+    arms = list(by_arm(read_grid(tmp_path)))
+    assert arms == [f"{arm} algorithm.kl_coef={beta}" for arm in "cab" for beta in (1, 2)]
+
+
 def test_many_methods_over_settings_are_tiles_with_the_means_over_seeds(tmp_path):
     for arm in range(9):
         for beta in (1, 2):
