@@ -50,7 +50,8 @@ def load_preference_model(
     attention: str | None = None,
     chat_template: str | None = None,
 ) -> PreferenceModel:
-    """Load a GPM, a Bradley-Terry model, or a one-label sequence classifier as Bradley-Terry.
+    """A GPM, a Bradley-Terry model, or a one-label sequence classifier as Bradley-Terry; in eval
+    mode, on the CPU.
 
     Args:
         path_or_name: a folder, or the name of a model on the Hugging Face hub.
@@ -67,12 +68,8 @@ def load_preference_model(
         attention: transformers' ``attn_implementation``.
         chat_template: a Jinja file, for a tokenizer without a template.
 
-    Returns:
-        The model in eval mode, on the CPU.
-
     Raises:
-        CheckpointError: no such folder, no head, an odd head width, a k or kind other than
-            expected.
+        CheckpointError: no such folder, no head, an odd head width, or not the k or kind expected.
     """
     folder = model_folder(path_or_name)
     settings = read_config(folder).get(SETTINGS, {})

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from gprl_lightning.config import Config
+from gprl_lightning.config import Config, ConfigError
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.preference_model import Embeddings, PreferenceModel
@@ -66,9 +66,9 @@ class GoldPreferenceModel(PreferenceModel):
         """Not possible: the gold compares, and says nothing of a response by itself.
 
         Raises:
-            NotImplementedError: always.
+            ConfigError: always.
         """
-        raise NotImplementedError("preference_model.kind=gold compares responses; give a group.")
+        raise ConfigError("preference_model.kind=gold compares responses; give a group.")
 
 
 def gold_preference_model(config: Config) -> GoldPreferenceModel:

@@ -56,7 +56,7 @@ def test_it_prefers_what_the_gold_prefers(model):
 def test_nothing_of_it_can_be_trained(model):
     assert torch.equal(model.embed([({"role": "user", "content": all_requests()[0].text},)],
                                    [ANSWERS]).eigenvalues, torch.ones(1, 1))  # fmt: skip
-    with pytest.raises(NotImplementedError, match="give a group"):
+    with pytest.raises(ConfigError, match="give a group"):
         model.embed_conversations([])
 
 
