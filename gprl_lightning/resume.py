@@ -25,7 +25,7 @@ from gprl_lightning.models.preference_model import PreferenceModel
 
 KEY = "run"  # in the checkpoint
 # Of what a checkpoint holds, in whichever part of the program: raise it with every change.
-FORMAT = 2
+FORMAT = 3
 # Keys that change no number of the training, or whose content a fingerprint holds.
 HARMLESS = (
     "iterations", "checkpoint_every", "ckpt_path", "name", "threads", "task", "resume", "logger",

@@ -20,7 +20,7 @@ TRAINING = [
 ]
 ABLATIONS = [a for a in options("ablation") if a != "none"]
 GRIDS = [g for g in options("grid") if g != "none"]
-SEEDS = {"paper_table": 5}
+SEEDS = {"paper_table": 5, "closed_loop": 10}
 REFERENCE = ROOT / "tests/fixtures/gpm_reference/checkpoints"
 
 # An option that is not complete by itself, and what completes it.

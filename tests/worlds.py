@@ -13,6 +13,7 @@ from gprl_lightning.callbacks.checkpoint import IterationCheckpoint
 from gprl_lightning.callbacks.drift_monitor import DriftMonitor
 from gprl_lightning.callbacks.invariants import Invariants
 from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
+from gprl_lightning.core.batch import ScoredRollout
 from gprl_lightning.core.drift import DriftSettings
 from gprl_lightning.data.prompts import Prompt, PromptLoader
 from gprl_lightning.loggers import MetricsCSV
@@ -63,6 +64,11 @@ def tiny_loader(module: GPRLModule, iterations: int = 6, per_step: int = 3, **kw
     if module.anchors:
         module.anchors.upcoming = loader.batch
     return loader
+
+
+def scored_rollout(module: GPRLModule, iteration: int = 0) -> ScoredRollout:
+    prompts = tiny_loader(module).batch(iteration)
+    return module._score(module.sampler.sample(module.policy, prompts, module.seed))
 
 
 def _encode(policy: Policy, iteration: int, uids: Any, messages: Any):

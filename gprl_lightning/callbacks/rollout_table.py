@@ -63,7 +63,7 @@ class RolloutTable(L.Callback):
             axis_std_floor=algorithm.axis_std_floor,
             tau=pl_module.preference_model.module.tau,
         )
-        stds = pl_module.running_axis_std, pl_module.starting_axis_std
+        stds = pl_module.axis_spread.running, pl_module.axis_spread.starting
         rows = rollout_rows(outputs["scored"], self.control.axis_multipliers, *stds, options)
         rows = _of_all_processes(rows)
         if not trainer.is_global_zero:

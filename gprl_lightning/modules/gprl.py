@@ -21,7 +21,7 @@ from transformers import get_scheduler
 
 from gprl_lightning import metrics
 from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
-from gprl_lightning.core.advantages import aggregate_axes, axis_mask, axis_std, normalize_axes
+from gprl_lightning.core.advantages import aggregate_axes, axis_mask, normalize_axes
 from gprl_lightning.core.batch import Minibatch, PromptBatch, Rollout, ScoredRollout
 from gprl_lightning.core.drift import DriftControl
 from gprl_lightning.core.losses import masked_sum, token_weights, zero_outside
@@ -30,6 +30,7 @@ from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.modules.anchors import Anchors
+from gprl_lightning.modules.axis_spread import AxisSpread
 from gprl_lightning.modules.partition import first_parts, micro_batches, minibatches
 from gprl_lightning.modules.rollout_logprobs import LogprobCheck, confirmed, logprobs_of
 from gprl_lightning.modules.statistics import UpdateReport, UpdateStatistics, score_metrics
@@ -79,10 +80,7 @@ class GPRLModule(L.LightningModule):
         at_rest = torch.ones(self.num_axes).double()
         self.control = DriftControl(at_rest, algorithm.kl_coef)
         self.anchors = Anchors(seed) if anchored else None
-        self.running_axis_std: Tensor
-        self.register_buffer("running_axis_std", torch.zeros(self.num_axes))
-        self.starting_axis_std: Tensor  # of the first iteration
-        self.register_buffer("starting_axis_std", torch.zeros(self.num_axes))
+        self.axis_spread = AxisSpread(self.num_axes)
         self.sampler_differs: bool | None = None  # from the policy's log-probabilities, last time
 
     # The algorithm --------------------------------------------------------------------------------
@@ -115,8 +113,9 @@ class GPRLModule(L.LightningModule):
         cfg = self.algorithm
         vectors, anchors, eigenvalues = self._embed(rollout)
         scores = group_scores(vectors, cfg.score_shape, self.preference_model.module.tau)
-        mask = self._axis_mask(scores)
-        least_std = cfg.axis_std_floor * self.starting_axis_std
+        std = self.axis_spread.observe(scores)
+        mask = axis_mask(std, self.axis_spread.running, cfg.min_axis_std)
+        least_std = cfg.axis_std_floor * self.axis_spread.starting
         axis_advantages = normalize_axes(
             scores, cfg.normalization, mask, cfg.advantage_epsilon, least_std
         )
@@ -162,20 +161,6 @@ class GPRLModule(L.LightningModule):
 
     def _first_parts(self, rollout: Rollout) -> Iterable[Tensor]:
         return first_parts(rollout, self.algorithm, self.seed, self.policy.shares_prompts)
-
-    def _axis_mask(self, scores: Tensor) -> Tensor:
-        """Mask the axes whose spread in a group is tiny against their running mean (METHOD §2)."""
-        std = axis_std(scores)
-        total, count = std.sum(0), torch.full((1,), float(len(std)), device=std.device)
-        *summed, groups = sum_over_processes(torch.cat([total, count]))
-        mean = (torch.stack(summed) / groups).to(self.running_axis_std)
-        first = self.running_axis_std.count_nonzero() == 0
-        starting = first & mean.isfinite()
-        self.starting_axis_std = torch.where(starting, mean, self.starting_axis_std)
-        running = torch.where(first, mean, 0.9 * self.running_axis_std + 0.1 * mean)
-        # A NaN would stay in the mean for ever; in the scores it ends as a skipped step.
-        self.running_axis_std = torch.where(mean.isfinite(), running, self.running_axis_std)
-        return axis_mask(std, self.running_axis_std.to(std), self.algorithm.min_axis_std)
 
     # The update -----------------------------------------------------------------------------------
 

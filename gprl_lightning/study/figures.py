@@ -75,8 +75,10 @@ def colours_of(arms: Sequence[str]) -> dict[str, Any]:
 
 
 def _chosen(arms: Arms) -> list[str]:
-    """The main arms, as far as the grid has them; of another grid the first seven."""
-    return [arm for arm in MAIN if arm in arms] or list(arms)[:7]
+    """All arms of a small grid; of a larger one the main arms, or the first if it has none."""
+    if len(arms) <= len(MAIN):
+        return list(arms)
+    return [arm for arm in MAIN if arm in arms] or list(arms)[: len(MAIN)]
 
 
 def arms_figure(arms: Arms, against: str) -> Any:

@@ -249,7 +249,7 @@ def test_a_bad_step_is_skipped_and_counted_and_leaves_no_trace(tmp_path):
     assert read_metrics(tmp_path / "metrics.csv")["train/bad_steps"][1] == [0, 1, 1, 1]
     same = [all(torch.equal(a[k], b[k]) for k in a) for a, b in pairwise(weights)]
     assert same == [True, False, False]
-    assert module.running_axis_std.isfinite().all()
+    assert module.axis_spread.running.isfinite().all()
     assert all(math.isfinite(v) for v in trainer.callbacks[1].state.variance_share)
     assert module.lr_schedulers().last_epoch == 4, "the schedule keeps its place"
 

@@ -13,12 +13,7 @@ from gprl_lightning.models.policy import reference_of
 from gprl_lightning.modules.statistics import UpdateStatistics
 from tests import oracle
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
-from tests.worlds import SIZE, tiny_loader, tiny_module, tiny_policy
-
-
-def _scored(module, iteration: int = 0):
-    prompts = tiny_loader(module).batch(iteration)
-    return module._score(module.sampler.sample(module.policy, prompts, module.seed))
+from tests.worlds import SIZE, scored_rollout, tiny_loader, tiny_module, tiny_policy
 
 
 def _gradients(module, scored, rows=None):
@@ -42,7 +37,7 @@ def _moved(module, seed: int = 1, size: float = 0.02):
 @pytest.mark.parametrize("micro_batch_size", [1, 5, 12])
 def test_gradients_do_not_depend_on_the_micro_batch_split(aggregation, micro_batch_size):
     whole = tiny_module(loss_aggregation=aggregation, policy=tiny_policy(torch.float64))
-    scored = _scored(whole)
+    scored = scored_rollout(whole)
     _moved(whole)
     expected = _gradients(whole, scored)
     whole.algorithm = replace(whole.algorithm, micro_batch_size=micro_batch_size)
@@ -53,7 +48,7 @@ def test_gradients_do_not_depend_on_the_micro_batch_split(aggregation, micro_bat
 
 def test_gradients_do_not_depend_on_row_order():
     module = tiny_module(micro_batch_size=4, policy=tiny_policy(torch.float64))
-    scored = _scored(module)
+    scored = scored_rollout(module)
     _moved(module)
     expected = _gradients(module, scored)
     found = _gradients(module, scored, torch.randperm(3 * SIZE))
@@ -66,7 +61,7 @@ def test_first_update_has_ratio_one_and_no_kl(architecture):
 
     policy = Policy(tiny_model(architecture), tiny_tokenizer())
     module = tiny_module(policy=policy)
-    scored = _scored(module)
+    scored = scored_rollout(module)
     batch = scored.rows(torch.arange(3 * SIZE))
     logprobs, _ = policy(
         batch.prompt_ids, batch.prompt_mask, batch.response_ids, batch.response_mask
@@ -79,7 +74,7 @@ def test_first_update_has_ratio_one_and_no_kl(architecture):
 def test_advantages_of_an_iteration_are_the_oracles():
     module = tiny_module()
     module.control = DriftControl(torch.tensor([0.5, 1.0, 1.5]).double(), 0.1)
-    scored = _scored(module)
+    scored = scored_rollout(module)
     for group in range(3):
         vectors = scored.vectors[group].double().tolist()
         scores = oracle.group_scores(vectors)
@@ -100,7 +95,7 @@ def test_advantages_of_an_iteration_are_the_oracles():
 def test_bradley_terry_makes_it_grpo():
     """With one axis the advantages are the z-scores of the rewards: scalar GRPO."""
     module = tiny_module(kind="bradley_terry", num_axes=1)
-    scored = _scored(module)
+    scored = scored_rollout(module)
     rewards = scored.vectors[..., 0]
     centred = rewards - rewards.mean(1, keepdim=True)
     expected = centred / centred.square().mean(1, keepdim=True).sqrt()
@@ -114,7 +109,7 @@ def test_bradley_terry_makes_it_grpo():
 
 def test_reference_and_preference_model_never_enter_a_checkpoint_or_the_optimiser():
     module = tiny_module()
-    own = {"running_axis_std", "starting_axis_std"}
+    own = {"axis_spread.running", "axis_spread.starting"}
     assert all(k.startswith("policy.") or k in own for k in module.state_dict())
     optimiser = module.configure_optimizers()["optimizer"]
     held = {id(p) for g in optimiser.param_groups for p in g["params"]}
@@ -124,34 +119,11 @@ def test_reference_and_preference_model_never_enter_a_checkpoint_or_the_optimise
     assert not any(m.training for m in module.preference_model.modules())
 
 
-def test_masked_axis_gives_no_advantage():
-    module = tiny_module(min_axis_std=0.5)
-    scores = torch.tensor([3.0, -3.0, 1.0, -1.0])[None, :, None].repeat(2, 1, 3)
-    scores[0, :, 1] *= 1e-6
-    module.running_axis_std = torch.ones(3)
-    mask = module._axis_mask(scores)
-    assert mask.tolist() == [[True, False, True], [True, True, True]]
-
-
-def test_the_floor_of_a_z_score_is_the_first_iteration_s_spread():
-    """An axis whose spread later falls to a tenth gets a tenth of the advantages, not all."""
-    module = tiny_module(axis_std_floor=1.0)
-    scores = torch.tensor([3.0, -3.0, 1.0, -1.0])[None, :, None].repeat(2, 1, 3)
-    module._axis_mask(scores)
-    first = module.starting_axis_std.clone()
-    assert first.tolist() == pytest.approx([5**0.5] * 3)
-    module._axis_mask(scores / 10)
-    assert torch.equal(module.starting_axis_std, first)
-    assert not torch.equal(module.running_axis_std, first)
-    floored, plain = _scored(module), _scored(tiny_module())
-    module.starting_axis_std = 100 * module.running_axis_std
-    lower = _scored(module)
-    assert lower.advantages.abs().max() < 0.5 * plain.advantages.abs().max()
-    assert lower.advantages.abs().max() < floored.advantages.abs().max()
-
-
 def test_bounded_scores_reach_the_advantages():
-    linear, bounded = _scored(tiny_module()), _scored(tiny_module(score_shape="bounded"))
+    linear, bounded = (
+        scored_rollout(tiny_module()),
+        scored_rollout(tiny_module(score_shape="bounded")),
+    )
     assert torch.equal(linear.vectors, bounded.vectors)
     assert (linear.advantages - bounded.advantages).abs().max() > 1e-3
 
