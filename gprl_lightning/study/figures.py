@@ -96,6 +96,8 @@ def arms_figure(arms: Arms, against: str) -> Any:
     )  # fmt: skip
     for panel in axes.flatten()[len(arms) :]:
         panel.set_visible(False)
+    for panel in axes.flatten()[len(arms) - columns : len(arms)]:
+        panel.tick_params(labelbottom=True)  # nothing stands under it that would have them
     for panel, (arm, by_seed) in zip(axes.flatten(), arms.items(), strict=False):
         runs = list(by_seed.values())
         if BASELINE in arms and arm != BASELINE:
