@@ -114,11 +114,14 @@ def check_preference_model(config: Config) -> None:
 
 
 def _check_gold(config: Config) -> None:
+    drift = config.drift
+    statistic = drift.statistic if drift.enabled else "surprise"
     for key, found, expected, why in (
         ("task", config.task, "train_policy", "the gold is not trained"),
         ("preference_model.path", config.preference_model.path, "sandbox", "it is the sandbox's"),
         ("data.path", config.data.path, "sandbox", "it knows the sandbox's requests alone"),
-        ("drift.enabled", config.drift.enabled, False, "it has one axis, and no vectors to anchor"),
+        ("drift.anchor", drift.enabled and drift.anchor, False, "it has no vectors to anchor"),
+        ("drift.statistic", statistic, "surprise", "the share of its one axis never moves"),
     ):
         if found != expected:
             raise ConfigError(

@@ -63,7 +63,8 @@ def test_nothing_of_it_can_be_trained(model):
 @pytest.mark.parametrize(
     "override,message",
     [
-        ("drift.enabled=true", "drift.enabled=True: expected False"),
+        ("drift.enabled=true drift.anchor=true", "drift.anchor=True: expected False"),
+        ("drift.enabled=true", "drift.statistic=variance_share: expected surprise"),
         (f"data.path={Path(__file__)}", "data.path="),
         ("preference_model.num_axes=2", "preference_model.kind=gold has one axis"),
         ("task=train_preference_model", "the gold is not trained"),
@@ -71,5 +72,9 @@ def test_nothing_of_it_can_be_trained(model):
 )
 def test_where_it_cannot_be(override, message):
     with pytest.raises(ConfigError) as refused:
-        validate(composed("ablation=gold_reward", override))
+        validate(composed("ablation=gold_reward", *override.split()))
     assert message in str(refused.value)
+
+
+def test_the_surprise_monitor_needs_no_axes():
+    validate(composed("ablation=gold_reward", "drift.enabled=true", "drift.statistic=surprise"))
