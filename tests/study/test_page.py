@@ -11,6 +11,7 @@ import pytest
 
 from gprl_lightning.study.claims import BASELINE, CLAIMS, FULL, claims_for
 from gprl_lightning.study.comparison import by_arm, compare
+from gprl_lightning.study.figures import arms_figure, main_figure
 from gprl_lightning.study.page import write_study
 from gprl_lightning.study.runs import is_grid, read_grid
 from gprl_lightning.study.settings import by_setting, settings_figure
@@ -171,6 +172,29 @@ def test_many_methods_over_settings_are_tiles_with_the_means_over_seeds(tmp_path
     expected = {(a, b): f"{0.1 * (b + 1) + 0.005 * a:.2f}" for a in range(9) for b in range(2)}
     del expected[8, 1]  # was not run
     assert texts == expected
+
+
+@pytest.mark.parametrize(
+    "more,shown",
+    [("a", ["GPRL, full", "GRPO + BT", "a"]), ("abcdefg", ["GRPO + BT", "GPRL, full"])],
+)
+def test_a_small_grid_shows_all_of_its_arms_together_and_a_large_one_the_main_ones(
+    tmp_path, more, shown
+):
+    for arm in (FULL, BASELINE, *more):
+        write_run(tmp_path, arm, 0, [0.5, 0.6, 0.6, 0.6, 0.6], [0.0, 1, 2, 3, 4])
+    arms = by_arm(read_grid(tmp_path))
+    legend = main_figure(arms).axes[0].get_legend()
+    assert sorted(t.get_text() for t in legend.get_texts()) == sorted(shown)
+
+
+def test_the_lowest_panel_of_each_column_has_its_iterations(tmp_path):
+    """Five arms in four columns: three of the upper panels are the lowest of theirs."""
+    for arm in "abcde":
+        write_run(tmp_path, arm, 0, [0.5] * 5, [0.0, 1, 2, 3, 4])
+    figure = arms_figure(by_arm(read_grid(tmp_path)), "iteration")
+    shown = [panel.xaxis.get_tick_params()["labelbottom"] for panel in figure.axes[:5]]
+    assert shown == [False, True, True, True, True]
 
 
 def test_every_claim_is_of_arms_that_exist():
