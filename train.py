@@ -10,26 +10,26 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from gprl_lightning import cli
-from gprl_lightning.validation import validate
+from gprl_lightning.cli import entry
+from gprl_lightning.config.validation import validate
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
-    with cli.job():
+    with entry.job():
         config = validate(cfg)
-        with cli.first_imports():  # torch, transformers and lightning: only for a real run
-            from gprl_lightning import preference_tasks, training
+        with entry.first_imports():  # torch, transformers and lightning: only for a real run
             from gprl_lightning.study.detector_study import detector_study
+            from gprl_lightning.tasks import train_policy, train_preference_model
 
         tasks = {
-            "train_policy": training.train_policy,
-            "train_preference_model": preference_tasks.train_preference_model,
-            "eval_preference_model": preference_tasks.eval_preference_model,
+            "train_policy": train_policy.train_policy,
+            "train_preference_model": train_preference_model.train_preference_model,
+            "eval_preference_model": train_preference_model.eval_preference_model,
             "detector_study": detector_study,
         }
         tasks[config.task](config, cfg, Path(HydraConfig.get().runtime.output_dir))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    entry.run(main)

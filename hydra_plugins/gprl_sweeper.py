@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf, open_dict
 
-from gprl_lightning.grid import Job, conclude
+from gprl_lightning.tracking.grid_results import Job, conclude
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,6 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-import gprl_lightning.grid
-import gprl_lightning.validation  # noqa: F401  (both register what conf/ refers to)
-
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 

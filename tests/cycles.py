@@ -17,12 +17,12 @@ from lightning.pytorch import Trainer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
-from gprl_lightning import metrics
 from gprl_lightning.data.pair_loader import PairLoader
 from gprl_lightning.data.preferences import PreferencePair, make_pair
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.preference_model import Kind, PreferenceModel
 from gprl_lightning.modules.preference import PreferenceModule
+from gprl_lightning.tracking import metrics
 
 KINDS = [[f"{name}{i}" for i in range(4)] for name in ("stone", "paper", "blade")]
 PLACES = [[f"{name}{i}" for i in range(4)] for name in ("fire", "ice")]

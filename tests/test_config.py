@@ -9,8 +9,9 @@ import yaml
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from gprl_lightning.config import Config, ConfigError
-from gprl_lightning.validation import did_you_mean, validate
+from gprl_lightning.config import Config
+from gprl_lightning.config.validation import did_you_mean, validate
+from gprl_lightning.errors import ConfigError
 from tests.composing import CONF, ROOT, composed, flat, options
 
 GROUPS = sorted(d.name for d in CONF.iterdir() if d.is_dir() and d.name != "hydra")

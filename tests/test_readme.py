@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gprl_lightning.validation import validate
+from gprl_lightning.config.validation import validate
 from tests.composing import ROOT, composed
 from tests.tiny_run import clean_environment, tiny_settings, train
 

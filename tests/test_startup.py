@@ -38,7 +38,7 @@ def loaded_by(statement: str, names: tuple[str, ...]) -> list[str]:
     [
         "import gprl_lightning",
         # all that train.py has loaded when the configuration is composed and checked
-        "from gprl_lightning import cli, grid, validation",
+        "import gprl_lightning.cli.entry, gprl_lightning.config.validation",
     ],
 )
 def test_a_start_loads_nothing_heavy(statement):
@@ -46,7 +46,7 @@ def test_a_start_loads_nothing_heavy(statement):
 
 
 def test_a_run_does_not_load_what_it_may_never_need():
-    assert loaded_by("from gprl_lightning import training", NEVER_AT_START) == []
+    assert loaded_by("import gprl_lightning.tasks.train_policy", NEVER_AT_START) == []
 
 
 def test_the_check_sees_what_is_loaded():
@@ -55,7 +55,7 @@ def test_the_check_sees_what_is_loaded():
 
 def test_wandb_starts_without_its_launch(tmp_path):
     statement = (
-        "from gprl_lightning.wandb_logger import GPRLWandbLogger\n"
+        "from gprl_lightning.tracking.wandb_logger import GPRLWandbLogger\n"
         f"logger = GPRLWandbLogger({str(tmp_path)!r}, mode='offline')\n"
         "logger.log_metrics({'loss': 1.0}, 1)\n"
         "logger.close(0)"
@@ -66,7 +66,7 @@ def test_wandb_starts_without_its_launch(tmp_path):
 def test_the_garbage_collector_rests_during_the_first_imports_only():
     code = """
 import gc, json
-from gprl_lightning import cli
+from gprl_lightning.cli import entry as cli
 with cli.first_imports():
     first = gc.isenabled()
     import torch

@@ -10,8 +10,8 @@ import yaml
 from jsonschema import Draft7Validator
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from gprl_lightning import metrics
-from gprl_lightning.validation import validate
+from gprl_lightning.config.validation import validate
+from gprl_lightning.tracking import metrics
 from tests.composing import ROOT, composed
 
 SCHEMA = ROOT / "tests/fixtures/wandb_sweep_schema/schema.json"  # wandb/sweeps 0.3.0, MIT

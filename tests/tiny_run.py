@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gprl_lightning.models.checkpoints import save_preference_model
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import save_policy
+from gprl_lightning.models.pretrained_preference import save_preference_model
 from tests.composing import ROOT
 from tests.tiny import tiny_model, tiny_policy, tiny_tokenizer
 

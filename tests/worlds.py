@@ -9,18 +9,18 @@ from typing import Any
 import lightning as L
 import torch
 
-from gprl_lightning.callbacks.checkpoint import IterationCheckpoint
 from gprl_lightning.callbacks.drift_monitor import DriftMonitor
 from gprl_lightning.callbacks.invariants import Invariants
+from gprl_lightning.callbacks.iteration_checkpoint import IterationCheckpoint
 from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
-from gprl_lightning.core.batch import ScoredRollout
+from gprl_lightning.core.batch import Prompt, ScoredRollout
 from gprl_lightning.core.drift import DriftSettings
-from gprl_lightning.data.prompts import Prompt, PromptLoader
-from gprl_lightning.loggers import MetricsCSV
+from gprl_lightning.data.prompts import PromptLoader
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import Policy, reference_of
 from gprl_lightning.modules.gprl import GPRLModule
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.tracking.loggers import MetricsCSV
 from tests.tiny import tiny_model, tiny_tokenizer
 
 SIZE, TOKENS = 4, 10

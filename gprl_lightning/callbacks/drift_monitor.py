@@ -17,7 +17,6 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from gprl_lightning import metrics
 from gprl_lightning.core.drift import (
     AxisMoments,
     DriftSettings,
@@ -27,7 +26,8 @@ from gprl_lightning.core.drift import (
     update_drift,
 )
 from gprl_lightning.core.surprise import group_surprise
-from gprl_lightning.wandb_logger import GPRLWandbLogger
+from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.wandb_logger import GPRLWandbLogger
 
 
 class DriftMonitor(L.Callback):

@@ -10,12 +10,12 @@ from typing import Any
 import lightning as L
 import torch
 
-from gprl_lightning import metrics
 from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.core.preference import pairwise_scores, total_scores
 from gprl_lightning.evaluation.diversity import distinct_bigrams
 from gprl_lightning.evaluation.judges import Judge
 from gprl_lightning.evaluation.win_rate import length_controlled_win_rate, win_rate
+from gprl_lightning.tracking import metrics
 
 BASELINE_SEED, EVALUATION_SEED = 104_729, 1_299_709
 

@@ -1,4 +1,4 @@
-"""What must hold while a run goes on, checked at next to no cost: `gprl_lightning.invariants`."""
+"""What must hold while a run goes on, checked at next to no cost: `gprl_lightning.errors`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import torch
 
-from gprl_lightning import metrics
 from gprl_lightning.callbacks.movement import Movement
 from gprl_lightning.callbacks.structure import (
     frozen_checksums,
@@ -19,7 +18,7 @@ from gprl_lightning.callbacks.structure import (
 )
 from gprl_lightning.core.batch import Rollout
 from gprl_lightning.core.response_ends import misplaced_ends
-from gprl_lightning.invariants import (
+from gprl_lightning.errors import (
     EndOfSequenceMasked,
     FrozenWeightsChanged,
     LogprobMismatch,
@@ -31,7 +30,8 @@ from gprl_lightning.invariants import (
     TooManyBadSteps,
 )
 from gprl_lightning.models.agreement import require_judge_text, require_policy_tokens
-from gprl_lightning.processes import max_over_processes, rank
+from gprl_lightning.runtime.processes import max_over_processes, rank
+from gprl_lightning.tracking import metrics
 
 WEIGHT_TOLERANCE = 1e-4  # of the loss's weights, relative: they are sums in float32
 STILL_ITERATIONS = 5  # after which a reference at distance exactly 0 counts as one that follows

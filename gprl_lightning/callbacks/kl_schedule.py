@@ -13,9 +13,9 @@ from typing import Any
 
 import lightning as L
 
-from gprl_lightning import metrics
-from gprl_lightning.config import ConfigError
-from gprl_lightning.loggers import read_metrics
+from gprl_lightning.errors import ConfigError
+from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.loggers import read_metrics
 
 
 class KLSchedule(L.Callback):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gprl_lightning.invariants import WeightsUnchanged
-from gprl_lightning.processes import sum_over_processes
+from gprl_lightning.errors import WeightsUnchanged
+from gprl_lightning.runtime.processes import sum_over_processes
 
 ENTRIES = 4096  # looked at in each tensor
 LEAST_SHARE = 0.1  # of the entries with a gradient that counts

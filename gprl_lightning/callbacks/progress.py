@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm.auto import tqdm
 
-from gprl_lightning import metrics
+from gprl_lightning.tracking import metrics
 
 
 class IterationBar(ProgressBar):

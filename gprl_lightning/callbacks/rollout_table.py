@@ -7,10 +7,10 @@ from typing import Any
 
 import lightning as L
 
-from gprl_lightning import metrics
 from gprl_lightning.core.drift import DriftControl
-from gprl_lightning.processes import of_every_process
-from gprl_lightning.rollout_log import (
+from gprl_lightning.runtime.processes import of_every_process
+from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.rollout_log import (
     ADVANTAGE,
     EIGENVALUE,
     SCORE,
@@ -21,15 +21,15 @@ from gprl_lightning.rollout_log import (
     rollout_rows,
     write_rows,
 )
-from gprl_lightning.wandb_logger import GPRLWandbLogger, table
+from gprl_lightning.tracking.wandb_logger import GPRLWandbLogger, table
 
 
 class RolloutTable(L.Callback):
     """Logs the whole rollout of the first iteration, of every `every`-th, and of the last.
 
-    To ``rollouts/iteration_000020.csv`` in the run's folder, which `gprl_lightning.inspect` prints
-    and checks; and, if W&B logs the run, as a table, as histograms of group scores and advantages
-    per axis, and as an image of the first group's win probabilities.
+    To ``rollouts/iteration_000020.csv`` in the run's folder, which `cli.inspect` prints and checks;
+    and, if W&B logs the run, as a table, as histograms of group scores and advantages per axis, and
+    as an image of the first group's win probabilities.
 
     Args:
         folder: the run's folder.

@@ -8,7 +8,7 @@ import lightning as L
 from torch import Tensor, nn
 
 from gprl_lightning.core.checksum import checksum
-from gprl_lightning.invariants import (
+from gprl_lightning.errors import (
     NotFrozen,
     NoTrainableParameters,
     ReferenceFollowsPolicy,

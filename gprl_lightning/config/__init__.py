@@ -2,12 +2,13 @@
 
 Hydra composes the YAML files of ``conf/`` onto these dataclasses, so a mistyped key or a value of
 the wrong type is refused by name. Ranges are checked in ``__post_init__``; what takes two options
-to check is in `gprl_lightning.validation`. Every `[C]` of the method (a choice of ours, where the
+to check is in `config.cross_checks`. Every `[C]` of the method (a choice of ours, where the
 paper is silent) is a field here, with the default that README lists.
+
+May import `errors` and `core.options`: no torch, so that ``--help`` is quick.
 """
 
 from gprl_lightning.config.algorithm import AlgorithmConfig, DriftConfig, RolloutConfig
-from gprl_lightning.config.checks import ConfigError
 from gprl_lightning.config.detectors import DetectorStudyConfig
 from gprl_lightning.config.models import (
     LoraConfig,
@@ -27,7 +28,6 @@ from gprl_lightning.config.run import (
 __all__ = [
     "AlgorithmConfig",
     "Config",
-    "ConfigError",
     "DataConfig",
     "DetectorStudyConfig",
     "DriftConfig",

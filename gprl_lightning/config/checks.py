@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-
-class ConfigError(ValueError):
-    """A setting that cannot work. The message names the key, what was found, and what to write."""
+from gprl_lightning.errors import ConfigError
 
 
 def require(key: str, ok: bool, found: Any, expected: str) -> None:

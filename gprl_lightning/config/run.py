@@ -65,7 +65,7 @@ class EvaluationConfig:
         require("evaluation.temperature", self.temperature > 0, self.temperature, "> 0")
 
 
-# What a resume compares beside the configuration; see `gprl_lightning.resume`.
+# What a resume compares beside the configuration; see `gprl_lightning.runtime.run_identity`.
 RESUME_CONTENTS = ("data", "tokenizer", "policy", "preference_model", "processes")
 
 
@@ -95,7 +95,7 @@ class Config:
     # A checkpoint or a run's folder to go on from; None: this run's own folder, if it has one
     ckpt_path: str | None = None
     threads: int | None = None  # of PyTorch on the CPU; None: PyTorch's own choice
-    keep_freed_memory: bool = False  # for the next step, on a CPU; see `gprl_lightning.malloc`
+    keep_freed_memory: bool = False  # for the next step, on a CPU; see `runtime.malloc`
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)

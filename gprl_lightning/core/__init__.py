@@ -1,1 +1,4 @@
-"""The algorithm as pure functions: tensors in, tensors out. Imports torch and jaxtyping only."""
+"""The algorithm as pure functions: tensors in, tensors out.
+
+May import torch and jaxtyping alone.
+"""

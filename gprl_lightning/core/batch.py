@@ -35,6 +35,14 @@ class _Transferable:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """A prompt and its stable number (the row in its file)."""
+
+    uid: int
+    messages: Messages
+
+
+@dataclass(frozen=True)
 class PromptBatch(_Transferable):
     """The prompts of one RL iteration, left-padded for generation.
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gprl_lightning.config import ConfigError
 from gprl_lightning.data.preferences import PreferencePair
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.chat_text import ChatText, TextBatch
 
 WINDOW = 50  # batches that are sorted by length together

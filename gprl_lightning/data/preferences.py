@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gprl_lightning.config import ConfigError
 from gprl_lightning.core.batch import Messages
+from gprl_lightning.errors import ConfigError
 
 ROLES = ("system", "user", "assistant")
 

@@ -1,4 +1,4 @@
-"""Prompts from a file, a hub data set or the sandbox, and the loader that turns them into
+"""Prompts from a file or a hub data set, and the loader that turns them into
 iterations.
 
 A row is ``{"prompt": "Write …"}`` or ``{"prompt": [{"role": "user", "content": "…"}, …]}``; the key
@@ -11,42 +11,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gprl_lightning.config import ConfigError, DataConfig
-from gprl_lightning.core.batch import Messages, PromptBatch
+from gprl_lightning.config import DataConfig
+from gprl_lightning.core.batch import Messages, Prompt, PromptBatch
+from gprl_lightning.errors import ConfigError
 
 ROLES = ("system", "user", "assistant")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt and its stable number (the row in its file)."""
-
-    uid: int
-    messages: Messages
 
 
 def load_prompts(data: DataConfig) -> tuple[list[Prompt], list[Prompt]]:
     """The (train, held-out) prompts of ``data``.
 
-    Held-out prompts come from ``held_out_path``, or are the last ``held_out`` rows of ``path``. The
-    sandbox brings its own split.
+    Held-out prompts come from ``held_out_path``, or are the last ``held_out`` rows of ``path``.
 
     Raises:
         ConfigError: a missing file, a broken row (with file and line), or nothing left to train on.
     """
-    if data.path == "sandbox":
-        from gprl_lightning.sandbox.requests import split_requests
-
-        train, held_out = ([r.text for r in part] for part in split_requests())
-        rows = [{"prompt": text} for text in [*train, *held_out]]
-        prompts = _prompts(rows, "prompt", data.system_prompt, "sandbox")
-        return prompts[: len(train)], prompts[len(train) :][: data.held_out]
     prompts = _read(data.path, data.split, data)
     if data.held_out_path is not None:
         offset = len(prompts)
@@ -71,7 +55,7 @@ def _read(path: str, split: str, data: DataConfig) -> list[Prompt]:
         raise ConfigError(f"data.path={path!r}: expected a .jsonl or .parquet file, or a hub name.")
     else:
         rows = _hub_rows(path, split)
-    return _prompts(rows, data.prompt_key, data.system_prompt, path)
+    return prompts_of_rows(rows, data.prompt_key, data.system_prompt, path)
 
 
 def _existing(file: Path) -> Path:
@@ -110,7 +94,12 @@ def _hub_rows(name: str, split: str, **kwargs: Any) -> Iterable[Any]:
         ) from error
 
 
-def _prompts(rows: Iterable[Any], key: str, system: str | None, source: str) -> list[Prompt]:
+def prompts_of_rows(rows: Iterable[Any], key: str, system: str | None, source: str) -> list[Prompt]:
+    """Return the prompts of `rows`, each under `key`, with the system prompt where it has none.
+
+    Raises:
+        ConfigError: a broken row (with `source` and its number), or no rows.
+    """
     head: Messages = () if system is None else ({"role": "system", "content": system},)
     prompts = []
     for number, row in enumerate(rows, 1):

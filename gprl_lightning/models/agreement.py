@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from gprl_lightning.invariants import NotText, TokenizerMismatch
+from gprl_lightning.errors import NotText, TokenizerMismatch
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel
 

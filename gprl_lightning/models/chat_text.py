@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from gprl_lightning.config import ConfigError
 from gprl_lightning.core.batch import Messages
+from gprl_lightning.errors import ConfigError
 
 TextFormat = Literal["gpm", "chat"]
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gprl_lightning.config import ConfigError
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.core.options import EigenvalueScale, L2Scope
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.preference_model import Kind, PreferenceModel
 

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from gprl_lightning.config import ConfigError, LoraConfig
+from gprl_lightning.config import LoraConfig
+from gprl_lightning.errors import ConfigError
 
 
 def with_lora(model: PreTrainedModel, config: LoraConfig) -> nn.Module:

@@ -17,9 +17,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from gprl_lightning.config import ConfigError, PolicyConfig
+from gprl_lightning.config import PolicyConfig
 from gprl_lightning.core.batch import Messages, PromptBatch
 from gprl_lightning.core.logprobs import Slope
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.alignment import align_weights
 from gprl_lightning.models.causal_lm import (
     disable_dropout,

@@ -11,8 +11,8 @@ from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gprl_lightning.config import ConfigError
 from gprl_lightning.core.batch import Messages
+from gprl_lightning.errors import ConfigError
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gprl_lightning.config import ConfigError
+from gprl_lightning.errors import ConfigError
 
 HEADS = ("value_head.weight", "prompt_head.weight", "score.weight")
 

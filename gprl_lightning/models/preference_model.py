@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from gprl_lightning.config import ConfigError
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope
 from gprl_lightning.core.preference import (
@@ -28,6 +27,7 @@ from gprl_lightning.core.preference import (
     total_scores,
     win_probability,
 )
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.chat_text import ChatText, TextBatch
 from gprl_lightning.models.shared_prompt import shares_prompts
 from gprl_lightning.models.shared_scoring import batches_by_prompt, states_of_texts

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gprl_lightning.core.advantages import axis_std
-from gprl_lightning.processes import sum_over_processes
+from gprl_lightning.runtime.processes import sum_over_processes
 
 DECAY = 0.9  # of the running mean, per iteration
 

@@ -19,7 +19,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from gprl_lightning import metrics
 from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
 from gprl_lightning.core.advantages import aggregate_axes, axis_mask, normalize_axes
 from gprl_lightning.core.batch import Minibatch, PromptBatch, Rollout, ScoredRollout
@@ -35,8 +34,14 @@ from gprl_lightning.modules.partition import first_parts, micro_batches, minibat
 from gprl_lightning.modules.rollout_logprobs import LogprobCheck, confirmed, logprobs_of
 from gprl_lightning.modules.statistics import UpdateReport, UpdateStatistics, score_metrics
 from gprl_lightning.modules.token_loss import loss_slope, token_loss
-from gprl_lightning.processes import of_every_process, rank, sum_gradients, sum_over_processes
 from gprl_lightning.rollout.sampler import Sampler
+from gprl_lightning.runtime.processes import (
+    of_every_process,
+    rank,
+    sum_gradients,
+    sum_over_processes,
+)
+from gprl_lightning.tracking import metrics
 
 
 class GPRLModule(L.LightningModule):

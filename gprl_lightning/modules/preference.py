@@ -12,7 +12,6 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from gprl_lightning import metrics
 from gprl_lightning.core.distinct_axes import (
     attribute_loss,
     correlation_penalty,
@@ -21,6 +20,7 @@ from gprl_lightning.core.distinct_axes import (
 from gprl_lightning.core.pairs import pair_accuracy, pair_axis_scores, pair_loss, pair_scores
 from gprl_lightning.data.pair_loader import PairBatch
 from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.tracking import metrics
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 

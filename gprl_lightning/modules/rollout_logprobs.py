@@ -13,7 +13,7 @@ from torch import Tensor
 from gprl_lightning.core.batch import Rollout
 from gprl_lightning.core.precision import LogprobBounds, logprob_bounds
 from gprl_lightning.models.policy import Policy
-from gprl_lightning.processes import max_over_processes
+from gprl_lightning.runtime.processes import max_over_processes
 
 CHECKED_ROWS = 2  # of a run's first rollout, on each process
 # Other rows, or the next iteration's, may be worse: what is seen must lie well inside the bound.

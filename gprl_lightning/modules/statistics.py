@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gprl_lightning import metrics
 from gprl_lightning.core.advantages import axis_correlation, axis_std
 from gprl_lightning.core.batch import Minibatch, ScoredRollout
 from gprl_lightning.core.losses import expected_weight_sums
 from gprl_lightning.core.options import LossAggregation
 from gprl_lightning.modules.token_loss import TokenLoss
-from gprl_lightning.processes import max_over_processes, sum_over_processes
+from gprl_lightning.runtime.processes import max_over_processes, sum_over_processes
+from gprl_lightning.tracking import metrics
 
 AllReduce = Callable[[Tensor], Tensor]
 

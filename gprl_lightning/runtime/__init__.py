@@ -1,1 +1,5 @@
-"""What a run stands on: the endpoints that it asks, its processes and its files."""
+"""The process that a run lives in: ranks, signals, allocator, profiler, checkpoint files,
+and clients of model servers.
+
+May import `errors`, `core` and `config`.
+"""

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from gprl_lightning.config import ConfigError
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.runtime.answer_cache import AnswerCache
 from gprl_lightning.runtime.chat import (
     Answer,

@@ -15,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from gprl_lightning.config import Config, ConfigError
+from gprl_lightning.config import Config
 from gprl_lightning.core.batch import Messages
+from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.preference_model import Embeddings, PreferenceModel
-from gprl_lightning.sandbox.builtin import policy_folder
 from gprl_lightning.sandbox.gold import GoldJudge
 
 

@@ -14,9 +14,9 @@ from filelock import FileLock
 from gprl_lightning.config import Config, DataConfig, PolicyConfig
 from gprl_lightning.data.preferences import PreferencePair, read_pairs
 from gprl_lightning.data.prompts import load_prompts
+from gprl_lightning.models.builtin import ASSETS, policy_folder
 from gprl_lightning.models.policy import Policy, load_policy
 from gprl_lightning.rollout.native import NativeSampler
-from gprl_lightning.sandbox.builtin import ASSETS, policy_folder
 from gprl_lightning.sandbox.pairs import label_pairs, sample_responses
 
 # What decides a label: the gold's code and its data.
@@ -70,7 +70,7 @@ def pairs_fingerprint(config: Config) -> str:
 
 
 def _make(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    from gprl_lightning.evaluation.judges import SandboxGoldJudge
+    from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
 
     options = config.preference_training
     prompts, _ = load_prompts(DataConfig(path="sandbox", system_prompt=config.data.system_prompt))

@@ -1,0 +1,4 @@
+"""The laboratory: detectors, grids of arms, verdicts, pages.
+
+May import everything but `cli`.
+"""

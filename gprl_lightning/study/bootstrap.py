@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gprl_lightning.grid import half_width
+from gprl_lightning.tracking.grid_results import half_width
 
 Array = NDArray[np.float64]
 Verdict = Literal["supported", "not supported", "undecided"]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gprl_lightning import metrics
 from gprl_lightning.study.bootstrap import Interval, Verdict, cautious, combined, student, verdict
 from gprl_lightning.study.claims import Claim
 from gprl_lightning.study.curves import (
@@ -18,6 +17,7 @@ from gprl_lightning.study.curves import (
     summarize_curve,
 )
 from gprl_lightning.study.runs import Run
+from gprl_lightning.tracking import metrics
 
 Array = NDArray[np.float64]
 Arms = dict[str, dict[int, Run]]  # by arm, then by seed

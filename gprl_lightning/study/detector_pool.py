@@ -14,13 +14,13 @@ from filelock import FileLock
 from gprl_lightning.config import Config
 from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.rollout.native import NativeSampler
-from gprl_lightning.sandbox.builtin import fingerprint
 from gprl_lightning.sandbox.pairs import sample_responses
 from gprl_lightning.sandbox.preference_data import starting_policy
 from gprl_lightning.study import planting
 from gprl_lightning.study.planting import PLANTS
 from gprl_lightning.study.pool import Measured, Pool, Version, make_pool, with_own_worse
-from gprl_lightning.training import build_preference_model
+from gprl_lightning.tasks.build import build_preference_model
+from gprl_lightning.tasks.sandbox_preference_model import fingerprint
 
 POOL_SEED = 99  # keeps this sampling apart from that of pairs, whose seeds are small
 

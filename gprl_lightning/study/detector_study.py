@@ -19,8 +19,6 @@ from tqdm.auto import tqdm
 
 from gprl_lightning.config import Config
 from gprl_lightning.core.drift import DriftSettings
-from gprl_lightning.report import print_table
-from gprl_lightning.run_folder import begin, prepare, write_summary
 from gprl_lightning.study.detector_figures import write_figure
 from gprl_lightning.study.detector_pool import study_pool
 from gprl_lightning.study.detector_scores import Detections, FalseAlarms, wilson
@@ -29,7 +27,9 @@ from gprl_lightning.study.planting import PLANTS
 from gprl_lightning.study.pool import OWN_WORSE, Pool, Version
 from gprl_lightning.study.recorded import recorded_evidence
 from gprl_lightning.study.streams import Evidence, Scenario, Shape, draw, quarter_lost
-from gprl_lightning.training import drift_settings
+from gprl_lightning.tasks.build import drift_settings
+from gprl_lightning.tracking.report import print_table
+from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
 
 Row = dict[str, Any]
 SEEDS_APART = 10_000  # between scenarios, so that no two share a stream's noise

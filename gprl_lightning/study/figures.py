@@ -10,13 +10,13 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from gprl_lightning import metrics
 from gprl_lightning.study.bootstrap import student
 from gprl_lightning.study.claims import BASELINE, FULL, name_of
 from gprl_lightning.study.comparison import Arms, Compared, gold_summary, over_seeds
 from gprl_lightning.study.curves import at_distance
 from gprl_lightning.study.runs import Run
 from gprl_lightning.study.tables import gold_axes
+from gprl_lightning.tracking import metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

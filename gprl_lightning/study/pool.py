@@ -17,10 +17,10 @@ from tqdm.auto import tqdm
 
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.core.preference import scores_against, total_scores
-from gprl_lightning.evaluation.judges import SandboxGoldJudge
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.policy_tokens import left_pad
 from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
 from gprl_lightning.study.planting import PLANTS
 
 OPPONENTS = 8  # answers of the starting policy that each response is judged against

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gprl_lightning import metrics
-from gprl_lightning.config import ConfigError
-from gprl_lightning.loggers import read_metrics
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.study.streams import Evidence
+from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.loggers import read_metrics
 
 
 def recorded_evidence(folder: Path) -> Evidence:

@@ -11,9 +11,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from gprl_lightning import metrics
-from gprl_lightning.grid import SUMMARY_FILE
-from gprl_lightning.loggers import read_metrics
+from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.grid_results import SUMMARY_FILE
+from gprl_lightning.tracking.loggers import read_metrics
 
 Array = NDArray[np.float64]
 ARM_KEY = "ablation"

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gprl_lightning import metrics
 from gprl_lightning.study.bootstrap import Interval
 from gprl_lightning.study.claims import name_of
 from gprl_lightning.study.comparison import Arms, Compared, gold_summary, over_seeds
 from gprl_lightning.study.runs import Run
+from gprl_lightning.tracking import metrics
 
 CURVES = (
     metrics.EVAL_WIN_RATE,

@@ -20,9 +20,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from gprl_lightning.config import PolicyConfig
 from gprl_lightning.core.batch import PromptBatch, Rollout
+from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy
 from gprl_lightning.rollout.native import NativeSampler
-from gprl_lightning.sandbox.builtin import policy_folder
 from tests.tiny import chat, tiny_tokenizer
 
 

@@ -22,7 +22,7 @@ from time import perf_counter
 
 import torch
 
-from gprl_lightning import metrics
+from gprl_lightning.tracking import metrics
 from tests.benchmarks.bench_trl import CACHE
 from tests.benchmarks.contest import trl
 from tests.benchmarks.recording import WALL, recorded

@@ -25,11 +25,11 @@ from transformers import AutoModel, AutoTokenizer
 from gprl_lightning.callbacks.invariants import Invariants
 from gprl_lightning.config import AlgorithmConfig, DataConfig, PolicyConfig, SchedulerConfig
 from gprl_lightning.data.prompts import PromptLoader, load_prompts
+from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import load_policy, reference_of
 from gprl_lightning.modules import gprl
 from gprl_lightning.rollout.native import NativeSampler
-from gprl_lightning.sandbox.builtin import policy_folder
 from tests.worlds import _encode
 
 Seconds = dict[str, float]

@@ -17,14 +17,15 @@ import lightning as L
 import torch
 
 from gprl_lightning.config import AlgorithmConfig, PolicyConfig, SchedulerConfig
+from gprl_lightning.core.batch import Prompt
 from gprl_lightning.core.preference import group_scores, pairwise_scores
-from gprl_lightning.data.prompts import Prompt, PromptLoader
+from gprl_lightning.data.prompts import PromptLoader
+from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import load_policy, reference_of
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.modules.gprl import GPRLModule
 from gprl_lightning.rollout.native import NativeSampler
-from gprl_lightning.sandbox.builtin import policy_folder
 from gprl_lightning.sandbox.requests import split_requests
 
 GROUPS, SIZE, AXES = 512, 16, 3

@@ -26,7 +26,7 @@ from typing import Any
 import lightning as L
 import psutil
 
-from gprl_lightning import metrics
+from gprl_lightning.tracking import metrics
 from tests.benchmarks.turns import ROOT
 
 MARK = "STARTED "

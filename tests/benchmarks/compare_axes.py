@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gprl_lightning.config.validation import validate
 from gprl_lightning.core.preference import group_scores
 from gprl_lightning.data.preferences import PreferencePair
-from gprl_lightning.evaluation.judges import SandboxGoldJudge
 from gprl_lightning.evaluation.preference import evaluate_preference_model
 from gprl_lightning.models.preference_model import PreferenceModel
-from gprl_lightning.sandbox.builtin import sandbox_preference_model
+from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
 from gprl_lightning.sandbox.preference_data import sandbox_pairs
-from gprl_lightning.validation import validate
+from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
 from tests.composing import composed
 
 MODEL, TRAINING = "preference_model.", "preference_training."

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from gprl_lightning.config import Config
+from gprl_lightning.config.validation import validate
 from gprl_lightning.core.advantages import aggregate_axes, axis_std, normalize_axes
 from gprl_lightning.core.preference import group_scores
 from gprl_lightning.data.prompts import load_prompts
-from gprl_lightning.evaluation.judges import SandboxGoldJudge
+from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import load_policy
 from gprl_lightning.rollout.native import NativeSampler
-from gprl_lightning.sandbox.builtin import policy_folder, sandbox_preference_model
+from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
 from gprl_lightning.sandbox.pairs import sample_responses
-from gprl_lightning.validation import validate
+from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
 from tests.composing import composed
 
 GROUP_SIZE, SAMPLING_SEED = 8, 12_345

@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 from gprl_lightning.config import Config
+from gprl_lightning.config.validation import validate
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.data.preferences import PreferencePair
-from gprl_lightning.evaluation.judges import SandboxGoldJudge
+from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.preference_model import PreferenceModel
-from gprl_lightning.preference_training import new_preference_model
-from gprl_lightning.sandbox.builtin import policy_folder, sandbox_preference_model
+from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
 from gprl_lightning.sandbox.preference_data import sandbox_pairs
-from gprl_lightning.validation import validate
+from gprl_lightning.tasks.fit_preference_model import new_preference_model
+from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
 from tests.composing import composed
 
 RIDGE = 1e-2

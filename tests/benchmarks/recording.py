@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import lightning as L
 
-from gprl_lightning.training import train_policy
-from gprl_lightning.validation import validate
+from gprl_lightning.config.validation import validate
+from gprl_lightning.tasks.train_policy import train_policy
 from tests.benchmarks.setups import Setup, World, overrides
 from tests.composing import composed
 

@@ -21,9 +21,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from gprl_lightning.models.checkpoints import save_preference_model
+from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.initialization import from_backbone
-from gprl_lightning.sandbox.builtin import policy_folder
+from gprl_lightning.models.pretrained_preference import save_preference_model
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<user>", "<assistant>")
 PAD, BOS, EOS = 0, 1, 2

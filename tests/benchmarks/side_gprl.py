@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoTokenizer, LlamaConfig
 
-from gprl_lightning import training
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.preference_model import Embeddings, PreferenceModel
+from gprl_lightning.tasks import train_policy as training
 from tests.benchmarks.turns import ROOT
 
 

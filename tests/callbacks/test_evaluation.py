@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gprl_lightning import metrics
 from gprl_lightning.callbacks.evaluation import EVALUATION_SEED, HeldOutEvaluation
 from gprl_lightning.config import Config
-from gprl_lightning.data.prompts import Prompt
+from gprl_lightning.core.batch import Prompt
 from gprl_lightning.evaluation.judges import PreferenceModelJudge
-from gprl_lightning.loggers import read_metrics
 from gprl_lightning.modules import gprl
 from gprl_lightning.modules.rollout_logprobs import logprobs_of
-from gprl_lightning.training import held_out_evaluation
+from gprl_lightning.tasks.build import held_out_evaluation
+from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.loggers import read_metrics
 from tests.tiny import tiny_prompts
 from tests.worlds import tiny_loader, tiny_module, tiny_trainer
 

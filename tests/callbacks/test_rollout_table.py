@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gprl_lightning.callbacks.rollout_table import RolloutTable, media
-from gprl_lightning.rollout_log import (
+from gprl_lightning.tracking.rollout_log import (
     LoggedRollout,
     logged_iterations,
     prompt_text,

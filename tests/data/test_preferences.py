@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gprl_lightning.config import ConfigError
 from gprl_lightning.data.pair_loader import PairLoader
 from gprl_lightning.data.preferences import (
     fingerprint,
@@ -15,6 +14,7 @@ from gprl_lightning.data.preferences import (
     read_pairs,
     split_pairs,
 )
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.chat_text import ChatText
 from tests.tiny import tiny_tokenizer
 

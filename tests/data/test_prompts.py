@@ -8,9 +8,10 @@ import json
 import pytest
 import torch
 
-from gprl_lightning.config import ConfigError, DataConfig
-from gprl_lightning.core.batch import PromptBatch
-from gprl_lightning.data.prompts import Prompt, PromptLoader, load_prompts
+from gprl_lightning.config import DataConfig
+from gprl_lightning.core.batch import Prompt, PromptBatch
+from gprl_lightning.data.prompts import PromptLoader, load_prompts
+from gprl_lightning.errors import ConfigError
 
 CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
 

@@ -14,16 +14,15 @@ import pytest
 import torch
 from lightning import Callback
 
-from gprl_lightning import resume
 from gprl_lightning.callbacks import checkpoint as checkpoint_callback
-from gprl_lightning.checkpoint_files import checkpoint_to_resume, checkpoints, damage
-from gprl_lightning.config import ConfigError
 from gprl_lightning.config.run import RESUME_CONTENTS
-from gprl_lightning.invariants import CheckpointCorrupt, OutOfDisk, ResumeRefused
-from gprl_lightning.loggers import read_metrics
-from gprl_lightning.preemption import Preempted
-from gprl_lightning.resume import RunIdentity, flattened
+from gprl_lightning.errors import CheckpointCorrupt, ConfigError, OutOfDisk, ResumeRefused
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.runtime import run_identity as resume
+from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume, checkpoints, damage
+from gprl_lightning.runtime.preemption import Preempted
+from gprl_lightning.runtime.run_identity import RunIdentity, flattened
+from gprl_lightning.tracking.loggers import read_metrics
 from tests.equality import differences, weights_hash
 from tests.worlds import SIZE, TOKENS, tiny_loader, tiny_module, tiny_policy, tiny_trainer
 

@@ -13,15 +13,15 @@ import torch
 from lightning import Callback
 from torch import nn
 
-from gprl_lightning import invariants
+from gprl_lightning import errors as invariants
 from gprl_lightning.callbacks.invariants import STILL_ITERATIONS, Invariants
-from gprl_lightning.loggers import read_metrics
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy, reference_of
 from gprl_lightning.models.preference_model import Embeddings
 from gprl_lightning.modules import gprl
 from gprl_lightning.modules.statistics import UpdateStatistics
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.tracking.loggers import read_metrics
 from tests.tiny import EOS, tiny_model, tiny_tokenizer
 from tests.worlds import SIZE, TOKENS, tiny_loader, tiny_module, tiny_policy, tiny_trainer
 

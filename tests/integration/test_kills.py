@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from gprl_lightning.checkpoint_files import checkpoints, iteration_of
-from gprl_lightning.loggers import read_metrics
-from gprl_lightning.preemption import EXIT_PREEMPTED
+from gprl_lightning.runtime.checkpoint_files import checkpoints, iteration_of
+from gprl_lightning.runtime.preemption import EXIT_PREEMPTED
+from gprl_lightning.tracking.loggers import read_metrics
 from tests.composing import ROOT
 from tests.equality import weights_hash
 from tests.tiny_run import clean_environment, tiny_settings

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gprl_lightning.config import ConfigError
-from gprl_lightning.loggers import read_metrics
-from gprl_lightning.models.checkpoints import load_preference_model, save_preference_model
+from gprl_lightning.config.validation import validate
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import save_policy
-from gprl_lightning.validation import validate
+from gprl_lightning.models.pretrained_preference import load_preference_model, save_preference_model
+from gprl_lightning.tracking.loggers import read_metrics
 from tests.composing import composed
 from tests.tiny import tiny_model, tiny_policy, tiny_tokenizer
 from tests.tiny_run import clean_environment, train
@@ -146,7 +146,7 @@ def test_smollm2_trains_its_preference_model_on_its_first_layers(tmp_path):
 
 
 def test_no_more_layers_than_the_backbone_has(tmp_path):
-    from gprl_lightning.preference_training import new_preference_model
+    from gprl_lightning.tasks.fit_preference_model import new_preference_model
 
     save_policy(tiny_policy(), tmp_path)
     config = validate(composed("preference_training.backbone_layers=3"))

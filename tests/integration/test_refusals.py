@@ -19,8 +19,8 @@ import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 
-from gprl_lightning.models.checkpoints import save_preference_model
 from gprl_lightning.models.initialization import from_backbone
+from gprl_lightning.models.pretrained_preference import save_preference_model
 from gprl_lightning.rollout.native import NativeSampler
 from tests.composing import ROOT
 from tests.tiny import tiny_model, tiny_tokenizer

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from gprl_lightning import metrics
-from gprl_lightning.loggers import read_metrics
+from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.loggers import read_metrics
 from tests.composing import ROOT
 from tests.tiny_run import clean_environment, train
 
@@ -52,7 +52,7 @@ def test_the_grid_its_replayed_arm_and_its_page(tmp_path):
 
     again = train(*arguments, environment=clean_environment(), timeout=300)
     assert again.returncode == 0 and "3 of 3 jobs are finished" in again.stdout + again.stderr
-    command = [sys.executable, "-m", "gprl_lightning.report", str(grid)]
+    command = [sys.executable, "-m", "gprl_lightning", "report", str(grid)]
     report = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert report.returncode == 0, report.stderr[-2000:]
     assert "GPRL, full" in (grid / "report" / "index.html").read_text(encoding="utf8")

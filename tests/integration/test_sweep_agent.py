@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gprl_lightning import metrics
-from gprl_lightning.preemption import EXIT_PREEMPTED
+from gprl_lightning.runtime.preemption import EXIT_PREEMPTED
+from gprl_lightning.tracking import metrics
 from tests.composing import ROOT
 from tests.tiny_run import clean_environment, tiny_settings
 from tests.wandb_backend import WandbBackend

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gprl_lightning.rollout_log import LoggedRollout
+from gprl_lightning.tracking.rollout_log import LoggedRollout
 from tests.equality import differences
 from tests.worlds import SIZE
 

@@ -14,10 +14,10 @@ import pytest
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
 
-from gprl_lightning import metrics
-from gprl_lightning.loggers import read_metrics, recorded_by
-from gprl_lightning.rollout_log import read_rows, rollout_file
-from gprl_lightning.wandb_logger import GPRLWandbLogger
+from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.loggers import read_metrics, recorded_by
+from gprl_lightning.tracking.rollout_log import read_rows, rollout_file
+from gprl_lightning.tracking.wandb_logger import GPRLWandbLogger
 from tests.composing import ROOT
 from tests.tiny_run import clean_environment, tiny_settings, train
 from tests.wandb_backend import private

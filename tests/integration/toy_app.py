@@ -9,8 +9,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from gprl_lightning import cli
-from gprl_lightning.validation import validate
+from gprl_lightning.cli import entry as cli
+from gprl_lightning.config.validation import validate
 
 CONF = str(Path(__file__).parents[2] / "conf")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gprl_lightning.invariants import NotText, TokenizerMismatch
+from gprl_lightning.errors import NotText, TokenizerMismatch
 from gprl_lightning.models.agreement import require_judge_text, require_policy_tokens
 from gprl_lightning.models.initialization import from_backbone
 from tests.tiny import (

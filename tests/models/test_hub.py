@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from gprl_lightning.models.checkpoints import load_preference_model, save_preference_model
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import save_policy
+from gprl_lightning.models.pretrained_preference import load_preference_model, save_preference_model
 from tests.composing import ROOT
 from tests.hub import hub
 from tests.tiny import tiny_model, tiny_policy, tiny_tokenizer

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gprl_lightning.config import ConfigError
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.policy import Policy
 from tests.tiny import (
     ARCHITECTURES,

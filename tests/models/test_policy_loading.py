@@ -10,7 +10,8 @@ from typing import get_args
 import pytest
 import torch
 
-from gprl_lightning.config import ConfigError, LoraConfig, PolicyConfig
+from gprl_lightning.config import LoraConfig, PolicyConfig
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.policy import Policy, load_policy, reference_of, save_policy
 from gprl_lightning.rollout.native import NativeSampler
 from tests.models.test_policy import batch
@@ -126,7 +127,7 @@ def test_with_lora_the_sampler_decodes_with_the_adapters(tmp_path):
     )
     with torch.no_grad():
         own, without = policy(*inputs)[0], reference_of(policy)(*inputs)[0]
-    torch.testing.assert_close(rollout.old_logprobs, own, atol=1e-5, rtol=0)
+    torch.testing.assert_close(rollout.old_logprobs, own, atol=2e-5, rtol=0)
     assert not torch.allclose(rollout.old_logprobs, without, atol=1e-2)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import gprl_lightning
-from gprl_lightning.config import ConfigError
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.initialization import from_backbone, spread_angles
 from gprl_lightning.models.preference_model import PreferenceModel

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gprl_lightning.config import AlgorithmConfig, ConfigError
+from gprl_lightning.config import AlgorithmConfig
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.modules.partition import micro_batches
 from tests.modules.edge_rollout import RESPONSES, SIZE, edge_rollout
 from tests.modules.test_partition import EVERYTHING, TOLERANCE, distance, gradient, module_of

@@ -10,9 +10,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from gprl_lightning.config import ConfigError
 from gprl_lightning.core.pairs import pair_accuracy, pair_loss, pair_scores
 from gprl_lightning.data.pair_loader import PairLoader, collate_pairs
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.modules.preference import PreferenceModule
 from tests.cycles import BRADLEY_TERRY_CEILING, cycle_model, cyclic_pairs, fit
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from gprl_lightning.config import ConfigError
+from gprl_lightning.config.validation import validate
 from gprl_lightning.core.preference import group_scores
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.sandbox.gold import GoldJudge
 from gprl_lightning.sandbox.gold_reward import gold_preference_model
 from gprl_lightning.sandbox.requests import all_requests
-from gprl_lightning.validation import validate
 from tests.composing import composed
 
 ANSWERS = [

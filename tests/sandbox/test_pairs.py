@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
+from gprl_lightning.config.validation import validate
 from gprl_lightning.data.preferences import PreferencePair
 from gprl_lightning.sandbox.pairs import label_pairs
 from gprl_lightning.sandbox.preference_data import pairs_fingerprint
-from gprl_lightning.validation import validate
 from tests.composing import composed
 
 PROMPTS = [({"role": "user", "content": f"request {i}"},) for i in range(40)]

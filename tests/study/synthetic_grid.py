@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from gprl_lightning import metrics
-from gprl_lightning.loggers import MetricsCSV
+from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.loggers import MetricsCSV
 
 ITERATIONS = range(0, 41, 10)
 

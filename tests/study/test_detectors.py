@@ -207,10 +207,10 @@ def test_wilson_intervals():
 
 
 def test_the_command_at_a_tiny_size(tmp_path):
-    from gprl_lightning.models.checkpoints import save_preference_model
+    from gprl_lightning.config.validation import validate
     from gprl_lightning.models.initialization import from_backbone
+    from gprl_lightning.models.pretrained_preference import save_preference_model
     from gprl_lightning.study.detector_study import detector_study
-    from gprl_lightning.validation import validate
     from tests.composing import composed
     from tests.tiny import tiny_model, tiny_tokenizer
 

@@ -210,7 +210,7 @@ def test_the_command_of_a_grid_and_of_a_run(study):
         (folder / "ablation=none,seed=0", folder / "ablation=none,seed=0" / "report.png"),
     ):
         made.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "gprl_lightning.report", str(target)]
+        command = [sys.executable, "-m", "gprl_lightning", "report", str(target)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
         assert made.exists() and str(made) in done.stdout

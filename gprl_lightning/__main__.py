@@ -1,0 +1,25 @@
+"""The commands around a run: ``python -m gprl_lightning COMMAND``. Training is ``train.py``."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "report": "write the picture and table of a run again, or the page of a grid",
+    "inspect": "show a logged group and derive its advantages again",
+}
+
+
+def main() -> int:
+    """Run the command that is named first; each lives in `gprl_lightning.cli`."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name not in COMMANDS:
+        print("usage: python -m gprl_lightning COMMAND …\n")
+        print("\n".join(f"  {command:10} {what}" for command, what in COMMANDS.items()))
+        return 0 if name in ("-h", "--help") else 2
+    return import_module(f"gprl_lightning.cli.{name}").main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

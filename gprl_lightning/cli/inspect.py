@@ -1,0 +1,142 @@
+"""Print a logged group of responses, and compute its advantages again from what is stored.
+
+``python -m gprl_lightning inspect RUN [--iteration N] [--group I]``. The exit code is 1 if an
+advantage does not follow from the logged vectors, eigenvalues, multipliers and options to 1e-6, and
+2 if there is nothing to show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from gprl_lightning.tracking.metrics import per_axis
+from gprl_lightning.tracking.rollout_log import (
+    ADVANTAGE,
+    SCORE,
+    LoggedRollout,
+    Row,
+    logged_iterations,
+    rollout_file,
+)
+
+TOLERANCE = 1e-6
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Show a group. Return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gprl_lightning inspect", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("--iteration", type=int, help="default: the newest logged one")
+    parser.add_argument("--group", type=int, default=0, help="which prompt of it; default: 0")
+    options = parser.parse_args(arguments)
+    try:
+        iterations, iteration = _choose(options.run, options.iteration)
+        logged = LoggedRollout.read(options.run, iteration)
+        groups = len(logged.vectors)
+        if not 0 <= options.group < groups:
+            raise LookupError(f"--group {options.group}: expected 0 to {groups - 1}.")
+    except LookupError as error:
+        sys.stderr.write(f"{error.args[0]}\n")
+        return 2
+    console = Console(width=max(100, Console().width))
+    console.print(f"{rollout_file(options.run, iteration)}   iterations logged: {iterations}")
+    console.print(f"iteration {iteration}, group {options.group} of {groups}")
+    return 0 if show(console, logged, options.group) else 1
+
+
+def _choose(run: Path, iteration: int | None) -> tuple[str, int]:
+    """The logged iterations, to print, and the chosen one.
+
+    Raises:
+        LookupError: nothing is logged, or not this iteration.
+    """
+    found = logged_iterations(run)
+    if not found:
+        raise LookupError(
+            f"{run}: expected a run's folder with rollouts/iteration_*.csv; found none. "
+            "They are written where callbacks=rollout_table is set."
+        )
+    shown = ", ".join(map(str, found))
+    if iteration is not None and iteration not in found:
+        raise LookupError(f"--iteration {iteration}: expected one of {shown}.")
+    return shown, found[-1] if iteration is None else iteration
+
+
+def show(console: Console, logged: LoggedRollout, group: int) -> bool:
+    """Print the group; True if all advantages of the iteration follow from what is stored."""
+    rows, options = logged.group(group), logged.options
+    again = logged.rederived()
+    console.rule("prompt")
+    console.print(Text(rows[0]["prompt"]))
+    console.rule("responses")
+    console.print(_responses(rows, again[group]))
+    console.print(_axes(logged, group))
+    console.print(_matrix(logged.win_probabilities()[group], options.tau))
+    console.print(
+        f"normalization={options.normalization} weighting={options.weighting} "
+        f"advantage_scale={options.advantage_scale} epsilon={options.advantage_epsilon:g} "
+        f"min_axis_std={options.min_axis_std:g}",
+        highlight=False,
+    )
+    here = float((again[group] - logged.advantages[group]).abs().max())
+    largest = float((again - logged.advantages).abs().max())
+    good = largest <= TOLERANCE  # False for NaN
+    console.print(
+        f"advantages computed again from vectors, eigenvalues and multipliers: largest difference "
+        f"{here:.1e} in this group, {largest:.1e} in the iteration: "
+        f"{'agree' if good else 'DO NOT AGREE'} to {TOLERANCE:g}",
+        style="green" if good else "bold red",
+        highlight=False,
+    )
+    return good
+
+
+def _responses(rows: list[Row], again: Tensor) -> Table:
+    axes = range(sum(column.startswith(SCORE + "/") for column in rows[0]))
+    table = Table(show_lines=True)
+    table.add_column("#", justify="right")
+    table.add_column("response", ratio=1)
+    for name in ("tokens", "stop", "advantage", "again"):
+        table.add_column(name, justify="right")
+    for axis in axes:
+        table.add_column(f"score/{axis}\nadvantage/{axis}", justify="right")
+    for index, row in enumerate(rows):
+        per = [
+            f"{row[per_axis(SCORE, axis)]:+.4f}\n{row[per_axis(ADVANTAGE, axis)]:+.3f}"
+            for axis in axes
+        ]
+        advantage = f"{row['advantage']:+.4f}"
+        cells = [str(row["length"]), row["stop_reason"], advantage, f"{again[index]:+.4f}", *per]
+        table.add_row(str(index), Text(row["response"]), *cells)
+    return table
+
+
+def _axes(logged: LoggedRollout, group: int) -> Table:
+    table = Table(title="axes")
+    for name in ("axis", "eigenvalue λ", "multiplier m", "score std in group", "running mean"):
+        table.add_column(name, justify="right")
+    std = logged.group_scores[group].std(0, unbiased=False)
+    columns = (logged.eigenvalues[group], logged.multipliers, std, logged.running_axis_std)
+    for axis, values in enumerate(zip(*columns, strict=True)):
+        table.add_row(str(axis), *[f"{float(value):.4f}" for value in values])
+    return table
+
+
+def _matrix(probabilities: Tensor, tau: float) -> Table:
+    table = Table(title=f"P(row beats column), tau={tau:g}")
+    table.add_column("", justify="right")
+    for index in range(len(probabilities)):
+        table.add_column(str(index), justify="right")
+    for index, row in enumerate(probabilities.tolist()):
+        table.add_row(str(index), *[f"{value:.2f}" for value in row])
+    return table

@@ -1,0 +1,27 @@
+"""Write the report of a finished run again, or the page of a grid: ``report FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from gprl_lightning.study.page import write_study
+from gprl_lightning.study.runs import is_grid
+from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.report import print_table, summary_rows, write_report
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write ``report.png`` of a run, or ``study.md`` of a grid. Return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gprl_lightning report", description=(__doc__ or "").strip()
+    )
+    parser.add_argument("folder", type=Path, help="of a run, or of a grid of runs")
+    folder: Path = parser.parse_args(arguments).folder
+    if is_grid(folder):
+        print(write_study(folder))
+        return 0
+    print_table(summary_rows(read_metrics(folder / "metrics.csv")), str(folder))
+    print(write_report(folder))
+    return 0

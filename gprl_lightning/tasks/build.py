@@ -1,0 +1,176 @@
+"""The parts of a run, built from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gprl_lightning.callbacks.drift_monitor import DriftMonitor
+from gprl_lightning.callbacks.evaluation import HeldOutEvaluation
+from gprl_lightning.callbacks.invariants import Invariants
+from gprl_lightning.callbacks.kl_schedule import KLSchedule, read_schedule
+from gprl_lightning.config import Config, DataConfig, DriftConfig
+from gprl_lightning.core.batch import Prompt, PromptBatch
+from gprl_lightning.core.drift import DriftSettings
+from gprl_lightning.data.prompts import load_prompts
+from gprl_lightning.errors import ConfigError
+from gprl_lightning.evaluation.judges import Judge, PreferenceModelJudge
+from gprl_lightning.models.builtin import BUILTIN
+from gprl_lightning.models.policy import Policy, reference_of
+from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.models.pretrained_preference import load_preference_model
+from gprl_lightning.modules.gprl import GPRLModule
+from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
+from gprl_lightning.sandbox.gold_reward import gold_preference_model
+from gprl_lightning.sandbox.prompts import sandbox_prompts
+from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
+
+
+def build_prompts(data: DataConfig) -> tuple[list[Prompt], list[Prompt]]:
+    """Return the (train, held-out) prompts of ``data``: the sandbox's, a file's or the hub's."""
+    return sandbox_prompts(data) if data.path == "sandbox" else load_prompts(data)
+
+
+def build_module(
+    config: Config, cfg: DictConfig, policy: Policy, preference_model: PreferenceModel
+) -> GPRLModule:
+    """The algorithm with its parts."""
+    return GPRLModule(
+        policy=policy,
+        reference=reference_of(policy),
+        preference_model=preference_model,
+        sampler=instantiate(cfg.rollout),
+        algorithm=config.algorithm,
+        optimizer=make_optimizer(cfg),
+        scheduler=config.scheduler,
+        iterations=config.iterations,
+        seed=config.seed,
+        anchored=config.drift.enabled and config.drift.anchor,
+    )
+
+
+def make_optimizer(cfg: DictConfig) -> Callable[[Iterable[Tensor]], Optimizer]:
+    """What builds the optimiser, tried on a parameter: its options are refused now, by name."""
+    make: Callable[[Iterable[Tensor]], Optimizer] = instantiate(cfg.optimizer)
+    try:
+        make([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"optimizer: expected options that {cfg.optimizer._target_} takes; found: {error}. "
+            "Correct optimizer.*"
+        ) from error
+    return make
+
+
+def require_device(trainer: DictConfig) -> None:
+    """Raises ConfigError where a GPU is asked for and there is none."""
+    if trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"trainer.accelerator={trainer.accelerator}: expected a CUDA GPU; found none. Choose "
+            "trainer=cpu, or install a PyTorch that supports this machine's GPU."
+        )
+
+
+def build_preference_model(config: Config) -> PreferenceModel:
+    """The sandbox's, trained on demand, or its gold, or a checkpoint's."""
+    options = config.preference_model
+    if options.kind == "gold":
+        return gold_preference_model(config)
+    if options.path in BUILTIN:
+        return sandbox_preference_model(config)
+    return load_preference_model(
+        options.path,
+        num_axes=options.num_axes,
+        kind=options.kind,
+        eigenvalue_scale=options.eigenvalue_scale,
+        l2_normalize=options.l2_normalize,
+        l2_scope=options.l2_scope,
+        gate_temperature=options.gate_temperature,
+        tau=options.tau,
+        dtype=options.dtype,
+        max_tokens=options.max_tokens,
+        batch_size=options.batch_size,
+        chat_template=options.chat_template,
+    )
+
+
+def encode(
+    policy: Policy, max_tokens: int, iteration: int, uids: Any, messages: Any
+) -> PromptBatch:
+    return policy.encode_prompts(iteration, uids, messages, max_tokens)
+
+
+def to_container(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values."""
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+
+
+def invariants(config: Config, folder: Path) -> L.Callback:
+    """The checks that every run makes; the first of all callbacks."""
+    options = config.algorithm
+    return Invariants(folder, options.max_bad_steps, options.max_logprob_mismatch)
+
+
+def drift_control(config: Config, num_axes: int, folder: Path) -> list[L.Callback]:
+    """The monitor of ``drift``, or the schedule that replays one, or nothing."""
+    kl_coef, schedule = config.algorithm.kl_coef, config.drift.schedule
+    if schedule is not None:
+        return [KLSchedule(read_schedule(schedule, config.iterations, kl_coef))]
+    if not config.drift.enabled:
+        return []
+    return [DriftMonitor(drift_settings(config.drift, kl_coef), num_axes, folder)]
+
+
+def drift_settings(drift: DriftConfig, kl_coef: float) -> DriftSettings:
+    values = {k: v for k, v in vars(drift).items() if k not in {"enabled", "anchor", "schedule"}}
+    return DriftSettings(kl_coef=kl_coef, **values)
+
+
+def held_out_evaluation(
+    config: Config, policy: Policy, held_out: list[Prompt], module: GPRLModule
+) -> list[L.Callback]:
+    """Win rates on held-out prompts, unless ``evaluation.judge`` is none."""
+    options = config.evaluation
+    votes = config.preference_training.cyclic_votes
+    judge = make_judge(options.judge, module.preference_model.module, votes)
+    if judge is None:
+        return []
+    prompts = held_out[: options.prompts]
+    if not prompts:
+        raise ConfigError(
+            "data.held_out=0: held-out evaluation needs prompts. Raise data.held_out, or set "
+            "evaluation.judge=none."
+        )
+    size = options.batch_size or config.data.prompts_per_step * config.rollout.group_size
+    batches = [
+        policy.encode_prompts(
+            0, [p.uid for p in part], [p.messages for p in part], config.data.max_prompt_tokens
+        )
+        for part in (prompts[i : i + size] for i in range(0, len(prompts), size))
+    ]
+    return [HeldOutEvaluation(batches, judge, options.every, options.temperature)]
+
+
+def make_judge(name: str, preference_model: PreferenceModel, cyclic_votes: int = 0) -> Judge | None:
+    """The judge of ``evaluation.judge``: sandbox_gold (with the votes that labelled the pairs),
+    preference_model or none.
+    """
+    match name:
+        case "sandbox_gold":
+            return SandboxGoldJudge(cyclic_votes)
+        case "preference_model":
+            return PreferenceModelJudge(preference_model)
+        case "none":
+            return None
+        case _:
+            raise ConfigError(
+                f"evaluation.judge={name!r}: expected sandbox_gold | preference_model | none."
+            )

@@ -1,0 +1,87 @@
+"""The built-in preference models, which are trained on demand.
+
+They are trained on gold-labelled pairs of the starting policy's own responses, on the policy's own
+network, and cached under a fingerprint of all that they depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import torch
+from filelock import FileLock
+
+from gprl_lightning.config import Config
+from gprl_lightning.models.builtin import policy_folder
+from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.models.pretrained_preference import load_preference_model
+from gprl_lightning.sandbox.preference_data import pairs_fingerprint, sandbox_pairs
+from gprl_lightning.tasks.fit_preference_model import (
+    fit_preference_model,
+    new_preference_model,
+    save_trained,
+)
+
+
+def sandbox_preference_model(config: Config) -> PreferenceModel:
+    """The cached preference model of ``preference_model`` for this policy, trained now if there is
+    none."""
+    options = config.preference_model
+    folder = Path(config.paths.cache) / f"{options.kind}_k{options.num_axes}_{fingerprint(config)}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(
+        f"{folder}.lock"
+    ):  # several processes, or the jobs of a grid, may want it at once
+        if not (folder / "config.json").exists():
+            _train(config, folder)
+    return load_preference_model(
+        folder,
+        num_axes=options.num_axes,
+        kind=options.kind,
+        tau=options.tau,
+        dtype=options.dtype,
+        max_tokens=options.max_tokens,
+        batch_size=options.batch_size,
+    )
+
+
+def fingerprint(config: Config) -> str:
+    """A hash of what a built-in preference model depends on: its pairs, its shape, its training."""
+    model = config.preference_model
+    shape = [model.kind, model.num_axes, model.eigenvalue_scale, model.l2_normalize]
+    shape += [model.l2_scope, model.gate_temperature]
+    parts = [pairs_fingerprint(config), asdict(config.preference_training), shape]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _train(config: Config, folder: Path) -> None:
+    """Sample the starting policy, label pairs with the gold, train, and put the result in
+    `folder`."""
+    training = replace(config.preference_training, backbone=config.policy.path)
+    config = replace(config, ckpt_path=None, preference_training=training)
+    with torch.random.fork_rng():
+        torch.manual_seed(training.seed)
+        train, held_out = sandbox_pairs(config)
+        backbone = policy_folder(config.policy.path, config.paths.cache)
+        model = new_preference_model(config, train, backbone)
+        trainer = partial(
+            L.Trainer,
+            accelerator="auto",
+            devices=1,
+            precision=config.trainer.get("precision", "32-true"),
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        partial_folder = folder.with_suffix(".partial")
+        shutil.rmtree(partial_folder, ignore_errors=True)
+        accuracy = fit_preference_model(config, model, train, held_out, trainer, partial_folder)
+        shutil.rmtree(partial_folder / "checkpoints")
+        save_trained(config, model, train, accuracy, partial_folder)
+    partial_folder.rename(folder)
+    print(f"{folder.name}: held-out accuracy {accuracy:.3f} on {len(held_out)} gold-labelled pairs")

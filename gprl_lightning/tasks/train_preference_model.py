@@ -1,0 +1,93 @@
+"""The tasks around preference models: train one, and say what one is worth."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from gprl_lightning.config import Config
+from gprl_lightning.data.preferences import PreferencePair, read_pairs, split_pairs
+from gprl_lightning.evaluation.preference import evaluate_preference_model
+from gprl_lightning.evaluation.preference_report import print_evaluation, write_evaluation
+from gprl_lightning.models.builtin import policy_folder
+from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.sandbox.preference_data import sandbox_pairs
+from gprl_lightning.tasks.build import build_preference_model
+from gprl_lightning.tasks.fit_preference_model import (
+    fit_preference_model,
+    new_preference_model,
+    save_trained,
+)
+from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.loggers import MetricsCSV, recorded_by
+from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
+
+
+def train_preference_model(config: Config, cfg: DictConfig, folder: Path) -> float:
+    """A GPM or a Bradley-Terry model from labelled pairs; returns its held-out accuracy."""
+    prepare(config)
+    train, held_out = preference_pairs(config)
+    backbone = policy_folder(config.preference_training.backbone, config.paths.cache)
+    model = new_preference_model(config, train, backbone)
+    loggers = [MetricsCSV(folder), *[instantiate(c) for c in cfg.logger.values()]]
+    begin(cfg, folder)
+    with recorded_by(loggers, cfg):
+        accuracy = fit_preference_model(
+            config, model, train, held_out, partial(instantiate, cfg.trainer), folder, loggers
+        )
+    save_trained(config, model, train, accuracy, folder / "preference_model")
+    judge_on(config, model.to(default_device()), held_out, folder)
+    return accuracy
+
+
+def judge_on(
+    config: Config, model: PreferenceModel, pairs: list[PreferencePair], folder: Path
+) -> dict[str, Any]:
+    """Evaluate `model` on `pairs`: evaluation.json, plots, summary.json, and a table."""
+    found = evaluate_preference_model(model, pairs)
+    files = {file.stem: file for file in write_evaluation(found, folder)}
+    final = {
+        metrics.HELD_OUT_ACCURACY: found["accuracy"],
+        metrics.HELD_OUT_CALIBRATION_ERROR: found["calibration"]["error"],
+        metrics.HELD_OUT_AXIS_CORRELATION: found["axes"]["mean_correlation"],
+        metrics.HELD_OUT_CYCLIC_TRIADS: found["model_cycles"]["share"],
+    }
+    write_summary(config, folder, final, files)
+    print_evaluation(found)
+    return found
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def preference_pairs(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """(train, held-out) pairs of ``data``, or the sandbox's own, gold-labelled."""
+    data = config.data
+    if data.path == "sandbox":
+        return sandbox_pairs(config)
+    if data.held_out_path is not None:
+        held_out = read_pairs(data.held_out_path, data.held_out_split)
+        return read_pairs(data.path, data.split), held_out
+    return split_pairs(
+        read_pairs(data.path, data.split), data.held_out, config.preference_training.seed
+    )
+
+
+def eval_preference_model(config: Config, cfg: DictConfig, folder: Path) -> float:
+    """What a preference model says of labelled pairs: JSON, table, plots; returns the accuracy.
+
+    Of the sandbox's own pairs, the held-out ones; of a file's, all.
+    """
+    prepare(config)
+    model = build_preference_model(config)
+    data = config.data
+    sandbox = data.path == "sandbox"
+    pairs = sandbox_pairs(config)[1] if sandbox else read_pairs(data.path, data.split)
+    begin(cfg, folder)
+    return judge_on(config, model.to(default_device()), pairs, folder)["accuracy"]

@@ -1,0 +1,64 @@
+"""What every task writes into its run folder before it begins and when it has ended."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import lightning as L
+import torch
+from omegaconf import DictConfig, OmegaConf
+from transformers.utils.logging import disable_progress_bar
+
+from gprl_lightning.config import Config
+from gprl_lightning.runtime.malloc import keep_freed_blocks
+from gprl_lightning.tracking.grid_results import SUMMARY_FILE
+from gprl_lightning.tracking.provenance import provenance, write_json
+
+
+def prepare(config: Config) -> None:
+    """Seed, choose threads and what malloc keeps, and leave the console to us."""
+    quiet()
+    if config.keep_freed_memory:
+        keep_freed_blocks()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    L.seed_everything(config.seed, verbose=False)
+
+
+def begin(cfg: DictConfig, folder: Path) -> None:
+    """Save what the run is made of, once nothing can refuse it any more.
+
+    From here on, and not before, the folder is this run's: the summary of an earlier one is gone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMMARY_FILE).unlink(missing_ok=True)
+    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    write_json(folder / "provenance.json", provenance())
+
+
+def quiet() -> None:
+    """Leave the console to the run's own progress and table: libraries speak up from a warning
+    on."""
+    disable_progress_bar()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Ours, on purpose: frozen models are in eval, and prompts come from an iterable of our own.
+    for message in (".*in eval mode at the start of training.*", ".*does not have many workers.*"):
+        warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+
+
+def write_summary(
+    config: Config, folder: Path, final: dict[str, float], paths: dict[str, Path]
+) -> None:
+    """``summary.json``: what a grid's table reads, and what made the run."""
+    summary = {
+        "name": config.name,
+        "seed": config.seed,
+        "final": final,
+        "paths": {name: str(path) for name, path in paths.items()},
+        **provenance(),
+    }
+    write_json(folder / SUMMARY_FILE, summary)

@@ -1,0 +1,55 @@
+"""What the CPU preset asks of the process: one thread, and blocks that are kept."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gprl_lightning.config import Config
+from gprl_lightning.tracking.run_folder import prepare
+from tests.composing import composed
+
+PAGES = """
+import resource, sys, torch
+from gprl_lightning.config import Config
+from gprl_lightning.tracking.run_folder import prepare
+prepare(Config(keep_freed_memory=sys.argv[1] == "keep"))
+def blocks():
+    for megabytes in (40, 60, 80):  # above what glibc learns to keep by itself
+        torch.zeros(megabytes * 2**18)
+blocks()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+blocks()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def _pages(word: str) -> int:
+    command = [sys.executable, "-c", PAGES, word]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_a_block_that_was_freed_is_not_paged_in_again():
+    given_back, kept = _pages("give"), _pages("keep")
+    assert given_back > 1000
+    assert kept < given_back / 100
+
+
+def test_the_presets_choose_for_their_device():
+    cpu, gpu = composed("trainer=cpu"), composed("trainer=gpu")
+    assert (cpu.threads, cpu.keep_freed_memory) == (1, True)
+    assert (gpu.threads, gpu.keep_freed_memory) == (None, False)
+
+
+def test_threads_are_set():
+    before = torch.get_num_threads()
+    try:
+        prepare(Config(threads=before + 1))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
