@@ -210,6 +210,28 @@ def token_weight(aggregation: str, lengths: Sequence[int], row: int, max_tokens:
     return 1.0 / (len(lengths) * lengths[row])
 
 
+def importance_weights(
+    old: Grid, sampled: Grid, mode: str, level: str, low: float, high: float
+) -> list[list[float]]:
+    """METHOD §2a: the weight of each token's policy term, over ragged rows."""
+    out = []
+    for ours, theirs in zip(old, sampled, strict=True):
+        gaps = [a - b for a, b in zip(ours, theirs, strict=True)]
+        if level == "sequence":
+            gaps = [math.fsum(gaps)] * len(gaps)
+        row = []
+        for gap in gaps:
+            ratio = math.exp(gap)
+            if mode == "none":
+                row.append(1.0)
+            elif mode == "truncate":
+                row.append(min(max(ratio, low), high))
+            else:
+                row.append(ratio if low <= ratio <= high else 0.0)
+        out.append(row)
+    return out
+
+
 def full_loss(
     new: Grid,
     old: Grid,
