@@ -67,6 +67,10 @@ class LogprobMismatch(InvariantError):
     """The sampler's log-probabilities are not those of the policy's own forward pass."""
 
 
+class WrongWeights(InvariantError):
+    """A sampler answered with other weights than those it was asked for."""
+
+
 class LossScale(InvariantError):
     """The tokens' weights in the loss depend on its split into micro-batches or over processes."""
 

@@ -20,6 +20,7 @@ from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import Policy, reference_of
 from gprl_lightning.modules.gprl import GPRLModule
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.tracking.loggers import MetricsCSV
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -48,7 +49,8 @@ def tiny_module(
         policy=policy,
         reference=reference_of(policy),
         preference_model=judge,
-        sampler=NativeSampler(SIZE, TOKENS),
+        sampler=NativeSampler(),
+        sampling=Sampling(SIZE, TOKENS),
         algorithm=AlgorithmConfig(**algorithm),
         optimizer=partial(torch.optim.AdamW, lr=lr),
         scheduler=SchedulerConfig(name="linear"),
@@ -68,7 +70,9 @@ def tiny_loader(module: GPRLModule, iterations: int = 6, per_step: int = 3, **kw
 
 def scored_rollout(module: GPRLModule, iteration: int = 0) -> ScoredRollout:
     prompts = tiny_loader(module).batch(iteration)
-    return module._score(module.sampler.sample(module.policy, prompts, module.seed))
+    return module._score(
+        module.sampler.sample(module.policy, prompts, module.sampling, module.seed)
+    )
 
 
 def _encode(policy: Policy, iteration: int, uids: Any, messages: Any):

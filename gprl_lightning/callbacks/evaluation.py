@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -15,6 +14,8 @@ from gprl_lightning.core.preference import pairwise_scores, total_scores
 from gprl_lightning.evaluation.diversity import distinct_bigrams
 from gprl_lightning.evaluation.judges import Judge
 from gprl_lightning.evaluation.win_rate import length_controlled_win_rate, win_rate
+from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampler
 from gprl_lightning.tracking import metrics
 
 BASELINE_SEED, EVALUATION_SEED = 104_729, 1_299_709
@@ -51,7 +52,8 @@ class HeldOutEvaluation(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         reference = pl_module.reference.module
-        self.baseline = self._answer(pl_module, reference, BASELINE_SEED)
+        # The sampler may hold weights of its own: the policy's, and no others.
+        self.baseline = self._answer(pl_module, NativeSampler(), reference, BASELINE_SEED)
         if trainer.global_step == 0:
             self._evaluate(trainer, pl_module, 0)
 
@@ -63,14 +65,14 @@ class HeldOutEvaluation(L.Callback):
             self._evaluate(trainer, pl_module, done)
 
     @torch.no_grad()
-    def _answer(self, pl_module: Any, policy: Any, seed: int) -> Answers:
-        sampler = copy.copy(pl_module.sampler)
-        sampler.group_size, sampler.temperature = 1, self.temperature
+    def _answer(self, pl_module: Any, sampler: Sampler, policy: Any, seed: int) -> Answers:
+        sampling = replace(pl_module.sampling, group_size=1, temperature=self.temperature)
+        seed = pl_module.seed + seed
         texts: list[str] = []
         lengths: list[int] = []
         rollouts: list[Rollout] = []
         for batch in self.batches:
-            rollout = sampler.sample(policy, batch.to(pl_module.device), pl_module.seed + seed)
+            rollout = sampler.sample(policy, batch.to(pl_module.device), sampling, seed)
             texts += rollout.responses
             lengths += rollout.response_mask.sum(1).tolist()
             rollouts.append(rollout)
@@ -78,10 +80,9 @@ class HeldOutEvaluation(L.Callback):
 
     def _evaluate(self, trainer: L.Trainer, pl_module: Any, iteration: int) -> None:
         # Every process computes the same figures: the logger writes those of the first.
-        answers, baseline = (
-            self._answer(pl_module, pl_module.policy, EVALUATION_SEED),
-            self.baseline,
-        )
+        sampler, policy, baseline = pl_module.sampler, pl_module.policy, self.baseline
+        sampler.weights_changed(policy, iteration)
+        answers = self._answer(pl_module, sampler, policy, EVALUATION_SEED)
         assert baseline is not None
         prompts = [m for batch in self.batches for m in batch.messages]
         outcomes = [

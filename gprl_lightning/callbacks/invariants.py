@@ -135,14 +135,14 @@ class Invariants(L.Callback):
         ends, texts = max_over_processes(flags).tolist()
         if ends:
             raise EndOfSequenceMasked(
-                "rollout._target_: expected each response's mask to end with its EOS (one of "
+                "rollout.sampler: expected each response's mask to end with its EOS (one of "
                 f"{list(pl_module.policy.eos_ids)}), or, truncated, to hold none; found "
                 f"{int(misplaced.sum())} of {len(misplaced)} responses otherwise. Build the mask "
                 "from lengths, and not from the pad id, which may equal EOS."
             )
         if texts:
             raise NotText(
-                "rollout._target_: expected the decoded responses, as text, for the preference "
+                "rollout.sampler: expected the decoded responses, as text, for the preference "
                 f"model; found {str(rollout.responses[:1])[:80]}. Return policy.decode(ids, mask)."
             )
 
@@ -152,7 +152,7 @@ class Invariants(L.Callback):
         self.first = False
         if update.ratio_error > bounds.rounding:
             raise RatioNotOne(
-                "rollout._target_: expected a ratio of 1 before the first update, within "
+                "rollout.sampler: expected a ratio of 1 before the first update, within "
                 f"{bounds.rounding}; found log-probabilities that moved by "
                 f"{update.ratio_error:.3g} nats since the rollout. Switch off what makes forwards "
                 "differ, such as dropout."

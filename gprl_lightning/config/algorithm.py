@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gprl_lightning.config.checks import at_least, one_of, require
@@ -11,6 +11,8 @@ from gprl_lightning.core import options
 if TYPE_CHECKING:
     from gprl_lightning.core.options import (
         AdvantageScale,
+        Correction,
+        CorrectionLevel,
         Guard,
         KLEstimator,
         LossAggregation,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     )
 else:  # OmegaConf knows no Literal: to it such a field is a string; __post_init__ checks it
     AdvantageScale = ScoreShape = Guard = KLEstimator = LossAggregation = str
+    Correction = CorrectionLevel = str
     Mode = Normalization = Share = Statistic = Weighting = str
 
 
@@ -85,15 +88,23 @@ class AlgorithmConfig:
 
 @dataclass
 class RolloutConfig:
-    """How responses are sampled. ``_target_`` is a class with the `Sampler` protocol."""
+    """How responses are sampled, and by what."""
 
-    _target_: str = "gprl_lightning.rollout.native.NativeSampler"
     group_size: int = 8  # G
     max_new_tokens: int = 512
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0  # 0: all
     min_p: float = 0.0
+    # `_target_`: a class with the `Sampler` protocol; the other keys are its own options
+    sampler: dict[str, Any] = field(
+        default_factory=lambda: {"_target_": "gprl_lightning.rollout.native.NativeSampler"}
+    )
+    # Importance weights for samples of another distribution: none | truncate | mask; ours
+    correction: Correction = "none"
+    correction_level: CorrectionLevel = "token"
+    correction_low: float = 0.0  # least ratio; 0: no bound
+    correction_high: float = 2.0  # greatest ratio
 
     def __post_init__(self) -> None:
         key = "rollout."
@@ -106,6 +117,13 @@ class RolloutConfig:
         require(key + "top_p", 0 < self.top_p <= 1, self.top_p, "in (0, 1]")
         require(key + "top_k", self.top_k >= 0, self.top_k, ">= 0 (0: all tokens)")
         require(key + "min_p", 0 <= self.min_p < 1, self.min_p, "in [0, 1)")
+        named = "a _target_: the dotted name of a class with the Sampler protocol"
+        require(key + "sampler", "_target_" in self.sampler, self.sampler, named)
+        one_of(key + "correction", self.correction, options.Correction)
+        one_of(key + "correction_level", self.correction_level, options.CorrectionLevel)
+        low, high = self.correction_low, self.correction_high
+        require(key + "correction_low", 0 <= low <= 1, low, "in [0, 1]")
+        require(key + "correction_high", high >= 1, high, ">= 1")
 
 
 @dataclass

@@ -79,6 +79,10 @@ class Rollout(_Transferable):
             mask).
         finished: True where the response ended by itself, False where it was truncated.
         responses: the decoded responses, without special tokens.
+        sampler_logprobs: the same as the sampler reports it. It makes both equal; the update may
+            then replace ``old_logprobs`` by the policy's own.
+        version: how many iterations the weights that made it had learnt from; None: the sampler
+            read the policy's own tensors.
     """
 
     prompts: PromptBatch
@@ -88,6 +92,8 @@ class Rollout(_Transferable):
     old_logprobs: Float[Tensor, "rollouts tokens"]
     finished: Bool[Tensor, " rollouts"]
     responses: tuple[str, ...]
+    sampler_logprobs: Float[Tensor, "rollouts tokens"]
+    version: int | None
 
     def grouped_responses(self) -> list[list[str]]:
         """The responses of each prompt: ``groups`` lists of ``group_size`` strings."""
@@ -103,6 +109,7 @@ class ScoredRollout(_Transferable):
     Attributes:
         anchored_scores: mean score of a prompt's responses against its anchor, for the drift
             monitor; None without anchors.
+        importance: weight of each token's policy term, `core.importance`; 1: nothing to correct.
     """
 
     rollout: Rollout
@@ -112,6 +119,7 @@ class ScoredRollout(_Transferable):
     axis_advantages: Float[Tensor, "groups size axes"]
     advantages: Float[Tensor, "groups size"]
     ref_logprobs: Float[Tensor, "rollouts tokens"]
+    importance: Float[Tensor, "rollouts tokens"]
     anchored_scores: Float[Tensor, "groups axes"] | None
 
     def rows(self, index: Int[Tensor, " rows"]) -> Minibatch:
@@ -126,6 +134,7 @@ class ScoredRollout(_Transferable):
             old_logprobs=rollout.old_logprobs[index],
             ref_logprobs=self.ref_logprobs[index],
             advantages=self.advantages.flatten()[index],
+            importance=self.importance[index],
         )
 
 
@@ -140,6 +149,7 @@ class Minibatch(_Transferable):
     old_logprobs: Float[Tensor, "rows tokens"]
     ref_logprobs: Float[Tensor, "rows tokens"]
     advantages: Float[Tensor, " rows"]
+    importance: Float[Tensor, "rows tokens"]
 
 
 def split_rows(rows: int, parts: int, order: Int[Tensor, " rows"] | None = None) -> list[Tensor]:

@@ -60,34 +60,29 @@ def weights(
 
 
 @dataclass(frozen=True)
-class Mismatch:
-    """How far the distribution that was sampled from lies from π_old. Ours.
+class ImportanceCorrection:
+    """The options of `weights`: the keys ``rollout.correction*``. By default all weights are 1."""
 
-    Attributes:
-        largest: ``|log π_old − log μ|`` of the worst token, in nats.
-        total: the sum of it over tokens.
-        altered: tokens whose weight is not the plain ratio, because a bound caught it.
-        tokens: how many tokens there are.
-    """
+    mode: Correction = "none"
+    level: CorrectionLevel = "token"
+    low: float = 0.0
+    high: float = 2.0
 
-    largest: Float[Tensor, ""]
-    total: Float[Tensor, ""]
-    altered: Float[Tensor, ""]
-    tokens: Float[Tensor, ""]
+    def __call__(
+        self,
+        old: Float[Tensor, "rollouts tokens"],
+        sampled: Float[Tensor, "rollouts tokens"],
+        mask: Bool[Tensor, "rollouts tokens"],
+    ) -> Float[Tensor, "rollouts tokens"]:
+        """Return `weights` by these options."""
+        return weights(old, sampled, mask, self.mode, self.level, self.low, self.high)
 
-
-def mismatch(
-    old: Float[Tensor, "rollouts tokens"],
-    sampled: Float[Tensor, "rollouts tokens"],
-    mask: Bool[Tensor, "rollouts tokens"],
-    mode: Correction,
-    level: CorrectionLevel,
-    low: float,
-    high: float,
-) -> Mismatch:
-    """Return the sums that the metrics of the mismatch are made of. Arguments as in `weights`."""
-    gap = torch.where(mask, old - sampled, 0.0).abs().double()
-    bounded = weights(old, sampled, mask, mode, level, low, high)
-    free = weights(old, sampled, mask, mode, level, 0.0, float("inf"))
-    altered = ((bounded != free) & mask).sum().double()
-    return Mismatch(gap.max(), gap.sum(), altered, mask.sum().double())
+    def bounded(
+        self,
+        old: Float[Tensor, "rollouts tokens"],
+        sampled: Float[Tensor, "rollouts tokens"],
+        mask: Bool[Tensor, "rollouts tokens"],
+    ) -> Bool[Tensor, "rollouts tokens"]:
+        """Return True at the tokens whose weight is not the plain ratio: a bound caught it."""
+        free = weights(old, sampled, mask, self.mode, self.level, 0.0, float("inf"))
+        return mask & (self(old, sampled, mask) != free)

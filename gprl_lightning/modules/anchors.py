@@ -2,20 +2,22 @@
 
 Inside a group a shift of all responses along an axis cancels out; against a fixed response of the
 starting policy it shows. One response per prompt is sampled from the reference model before the
-prompt first comes up, and kept.
+prompt first comes up, and kept. It is sampled from the reference's own tensors, whatever samples
+the policy: an inference engine holds the policy alone.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from gprl_lightning.core.batch import PromptBatch
 from gprl_lightning.models.policy import Policy
-from gprl_lightning.rollout.sampler import Sampler
+from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampler, Sampling
 
 ANCHOR_SEED = 7919  # keeps the anchors' randomness apart from that of the rollouts
 # Iterations whose anchors are sampled at once: a step of decoding reads all weights, however few
@@ -33,19 +35,20 @@ class Anchors:
 
     def __init__(self, seed: int):
         self.seed = seed + ANCHOR_SEED
+        self.sampler: Sampler = NativeSampler()
         self.responses: dict[int, str] = {}
         self.upcoming: Callable[[int, int], PromptBatch] | None = None
 
-    def of(self, prompts: PromptBatch, sampler: Sampler, reference: Policy) -> list[str]:
+    def of(self, prompts: PromptBatch, sampling: Sampling, reference: Policy) -> list[str]:
         """The anchor of each prompt; sampled first, with those of the next iterations, where it is
         new."""
         uids = prompts.uids.tolist()
         if any(uid not in self.responses for uid in uids):
             ahead = self.upcoming(prompts.iteration, AHEAD) if self.upcoming else prompts
-            self._sample(ahead.to(prompts.uids.device), sampler, reference)
+            self._sample(ahead.to(prompts.uids.device), sampling, reference)
         return [self.responses[uid] for uid in uids]
 
-    def _sample(self, prompts: PromptBatch, sampler: Sampler, reference: Policy) -> None:
+    def _sample(self, prompts: PromptBatch, sampling: Sampling, reference: Policy) -> None:
         rows = {uid: row for row, uid in enumerate(prompts.uids.tolist())}  # each prompt once
         new = [row for uid, row in rows.items() if uid not in self.responses]
         index = torch.tensor(new, device=prompts.uids.device)
@@ -56,9 +59,8 @@ class Anchors:
             input_ids=prompts.input_ids[index],
             mask=prompts.mask[index],
         )
-        single = copy.copy(sampler)
-        single.group_size = 1
-        rollout = single.sample(reference, batch, self.seed)
+        single = replace(sampling, group_size=1)
+        rollout = self.sampler.sample(reference, batch, single, self.seed)
         self.responses |= dict(zip(batch.uids.tolist(), rollout.responses, strict=True))
 
     def state_dict(self) -> dict[str, Any]:

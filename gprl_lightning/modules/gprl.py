@@ -23,6 +23,7 @@ from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
 from gprl_lightning.core.advantages import aggregate_axes, axis_mask, normalize_axes
 from gprl_lightning.core.batch import Minibatch, PromptBatch, Rollout, ScoredRollout
 from gprl_lightning.core.drift import DriftControl
+from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.core.losses import masked_sum, token_weights, zero_outside
 from gprl_lightning.core.preference import group_scores, scores_against
 from gprl_lightning.models.frozen import FrozenModel
@@ -31,10 +32,20 @@ from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.modules.anchors import Anchors
 from gprl_lightning.modules.axis_spread import AxisSpread
 from gprl_lightning.modules.partition import first_parts, micro_batches, minibatches
-from gprl_lightning.modules.rollout_logprobs import LogprobCheck, confirmed, logprobs_of
-from gprl_lightning.modules.statistics import UpdateReport, UpdateStatistics, score_metrics
+from gprl_lightning.modules.rollout_logprobs import (
+    LogprobCheck,
+    confirmed,
+    logprobs_of,
+    require_version,
+)
+from gprl_lightning.modules.statistics import (
+    UpdateReport,
+    UpdateStatistics,
+    mismatch_metrics,
+    score_metrics,
+)
 from gprl_lightning.modules.token_loss import loss_slope, token_loss
-from gprl_lightning.rollout.sampler import Sampler
+from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.runtime.processes import (
     of_every_process,
     rank,
@@ -42,6 +53,8 @@ from gprl_lightning.runtime.processes import (
     sum_over_processes,
 )
 from gprl_lightning.tracking import metrics
+
+NOTHING_TO_CORRECT = ImportanceCorrection()
 
 
 class GPRLModule(L.LightningModule):
@@ -52,12 +65,14 @@ class GPRLModule(L.LightningModule):
         reference: the policy as it started, for the KL penalty; called as the policy is.
         preference_model: a GPM with k axes, or Bradley-Terry (one axis, which makes this GRPO).
         sampler: makes the rollouts.
+        sampling: how they are drawn.
         algorithm: the options of the update.
         optimizer: builds the optimiser from the policy's parameters.
         scheduler: the learning-rate schedule over all optimiser steps of the run.
         iterations: length of the run, for the schedule.
         seed: keys the sampler's randomness, with the iteration and the prompt.
         anchored: compare with stored responses of the starting policy, for the drift monitor.
+        correction: importance weights for samples that other weights or another engine made.
     """
 
     def __init__(
@@ -66,19 +81,22 @@ class GPRLModule(L.LightningModule):
         reference: FrozenModel[Policy],
         preference_model: PreferenceModel,
         sampler: Sampler,
+        sampling: Sampling,
         algorithm: AlgorithmConfig,
         optimizer: Callable[[Iterable[Tensor]], Optimizer],
         scheduler: SchedulerConfig,
         iterations: int,
         seed: int = 0,
         anchored: bool = True,
+        correction: ImportanceCorrection = NOTHING_TO_CORRECT,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.policy = policy
         self.reference = reference
         self.preference_model = FrozenModel(preference_model)
-        self.sampler, self.algorithm = sampler, algorithm
+        self.sampler, self.sampling, self.algorithm = sampler, sampling, algorithm
+        self.correction = correction
         self.make_optimizer, self.scheduler, self.iterations = optimizer, scheduler, iterations
         self.seed = seed
         self.num_axes = preference_model.num_axes
@@ -93,7 +111,9 @@ class GPRLModule(L.LightningModule):
     def training_step(self, prompts: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """One RL iteration (METHOD §2). Returns what callbacks read of it."""
         started = perf_counter()
-        rollout = self.sampler.sample(self.policy, prompts, self.seed)
+        self.sampler.weights_changed(self.policy, prompts.iteration)
+        rollout = self.sampler.sample(self.policy, prompts, self.sampling, self.seed)
+        require_version(rollout, prompts.iteration)
         parts = self._first_parts(rollout)
         rollout, check = confirmed(self.policy, rollout, parts, self.sampler_differs)
         sampled = perf_counter()
@@ -102,7 +122,7 @@ class GPRLModule(L.LightningModule):
         statistics = UpdateStatistics()
         for rows in minibatches(rollout, self.algorithm, self.seed):
             self._update(scored, rows, statistics)
-        report = statistics.report(self.algorithm.loss_aggregation, self.sampler.max_new_tokens)
+        report = statistics.report(self.algorithm.loss_aggregation, self.sampling.max_new_tokens)
         check = check.with_update(report.ratio_error)
         self.sampler_differs = check.differs
         times = {
@@ -142,6 +162,9 @@ class GPRLModule(L.LightningModule):
             axis_advantages=axis_advantages,
             advantages=advantages,
             ref_logprobs=logprobs_of(self.reference, rollout, self._first_parts(rollout)),
+            importance=self.correction(
+                rollout.old_logprobs, rollout.sampler_logprobs, rollout.response_mask
+            ),
             anchored_scores=scores_against(vectors, anchors).mean((1, 2)) if self.anchors else None,
         )
 
@@ -149,7 +172,7 @@ class GPRLModule(L.LightningModule):
         """Vectors of the responses, of the anchor (if any) and the eigenvalues, by prompt."""
         groups = rollout.grouped_responses()
         if self.anchors:
-            anchors = self.anchors.of(rollout.prompts, self.sampler, self.reference.module)
+            anchors = self.anchors.of(rollout.prompts, self.sampling, self.reference.module)
             # In one group with the responses, so that the prompt is read once for all.
             groups = [[*group, anchor] for group, anchor in zip(groups, anchors, strict=True)]
         found = self.preference_model.module.embed(rollout.prompts.messages, groups)
@@ -200,7 +223,7 @@ class GPRLModule(L.LightningModule):
         self, batch: Minibatch, num_rollouts: int, num_tokens: int, statistics: UpdateStatistics
     ) -> None:
         cfg, mask, kl_coef = self.algorithm, batch.response_mask, self.control.kl_coef
-        longest = self.sampler.max_new_tokens
+        longest = self.sampling.max_new_tokens
         dtype = torch.promote_types(next(self.policy.parameters()).dtype, torch.float32)
         weights = token_weights(
             mask, cfg.loss_aggregation, num_rollouts, num_tokens, longest, dtype
@@ -214,7 +237,7 @@ class GPRLModule(L.LightningModule):
         )
         logprobs = zero_outside(mask, logprobs)
         terms = token_loss(logprobs, batch.old_logprobs, batch.ref_logprobs, batch.advantages, cfg)
-        policy_loss = masked_sum(terms.surrogate, weights, mask)
+        policy_loss = masked_sum(batch.importance * terms.surrogate, weights, mask)
         loss = policy_loss + kl_coef * masked_sum(terms.kl, weights, mask)
         self.manual_backward(loss)
         statistics.add(batch, logprobs, loss, policy_loss, terms, entropy, weights)
@@ -267,6 +290,7 @@ class GPRLModule(L.LightningModule):
             **report.metrics,
             **score_metrics(scored, times[metrics.TIME_ROLLOUT], sum_over_processes),
             **times,
+            **mismatch_metrics(scored.rollout, self.correction, sum_over_processes),
             metrics.LOGPROB_MISMATCH: check.mismatch,
             metrics.LEARNING_RATE: self._stepped()[1].get_last_lr()[0],
             metrics.ITERATION: iteration,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from gprl_lightning.core.batch import Rollout
 from gprl_lightning.core.precision import LogprobBounds, logprob_bounds
+from gprl_lightning.errors import WrongWeights
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.runtime.processes import max_over_processes
 
@@ -74,13 +76,18 @@ def confirmed(
     They are the sampler's own, unless those differ from the policy's: then all are recomputed in
     `parts`, the batches of the update, which makes the ratio exactly 1. The last iteration's check
     tells, which costs nothing: the update computes these log-probabilities anyway. Only a run's
-    first rollout has none before it, and sends two rows through the policy.
+    first rollout has none before it, and sends two rows through the policy. A sampler with weights
+    of its own is never taken at its word: all are recomputed. Of older weights, any gap is right.
 
     Args:
         differed: `LogprobCheck.differs` of the iteration before; None: there was none.
     """
     weights = next(policy.parameters())
     check = LogprobCheck(0.0, logprob_bounds(weights.dtype, weights.device.type), False)
+    if rollout.version is not None:
+        differed = True
+        if rollout.version < rollout.prompts.iteration:
+            check = replace(check, bounds=replace(check.bounds, limit=math.inf))
     if differed is None:
         rows = _checked_rows(rollout)
         found = logprobs_of(policy, rollout, [rows])
@@ -93,11 +100,26 @@ def confirmed(
     return replace(rollout, old_logprobs=own), replace(check, mismatch=mismatch, recomputed=True)
 
 
+def require_version(rollout: Rollout, version: int, staleness: int = 0) -> None:
+    """Raise WrongWeights if the rollout was not made by the weights that were asked for.
+
+    Args:
+        version: iterations that the policy's weights have learnt from.
+        staleness: iterations by which the rollout's may be older.
+    """
+    if rollout.version is not None and not version - staleness <= rollout.version <= version:
+        raise WrongWeights(
+            f"rollout.sampler: expected responses of version {version} of the weights"
+            f"{f' or {staleness} before it' if staleness else ''}; found version "
+            f"{rollout.version}. The sampler did not take the weights that it was given."
+        )
+
+
 def _checked_rows(rollout: Rollout) -> Int[Tensor, " rows"]:
     count = len(rollout.responses)
     return (torch.arange(CHECKED_ROWS) * (count // CHECKED_ROWS)).unique()
 
 
 def _largest(found: Tensor, rollout: Rollout, rows: Tensor) -> float:
-    difference = (found - rollout.old_logprobs)[rows].abs()[rollout.response_mask[rows]]
+    difference = (found - rollout.sampler_logprobs)[rows].abs()[rollout.response_mask[rows]]
     return float(max_over_processes(difference.max()))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gprl_lightning.core.advantages import axis_correlation, axis_std
-from gprl_lightning.core.batch import Minibatch, ScoredRollout
+from gprl_lightning.core.batch import Minibatch, Rollout, ScoredRollout
+from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.core.losses import expected_weight_sums
 from gprl_lightning.core.options import LossAggregation
 from gprl_lightning.modules.token_loss import TokenLoss
@@ -180,4 +181,24 @@ def score_metrics(
         metrics.RESPONSE_LENGTH: tokens / rollouts,
         metrics.TRUNCATED_FRACTION: truncated / rollouts,
         metrics.TOKENS_PER_SECOND: tokens / seconds,
+    }
+
+
+@torch.no_grad()
+def mismatch_metrics(
+    rollout: Rollout, correction: ImportanceCorrection, all_reduce: AllReduce
+) -> dict[str, Tensor]:
+    """Return how far the sampler's log-probabilities lie from the policy's own, over all tokens.
+
+    Nothing for a sampler that reads the policy's own tensors: what it says is then π_old itself.
+    """
+    if rollout.version is None:
+        return {}
+    values = rollout.old_logprobs, rollout.sampler_logprobs, rollout.response_mask
+    old, sampled, mask = values
+    sums = [(old - sampled)[mask].abs().sum(), correction.bounded(*values).sum(), mask.sum()]
+    gap, bounded, tokens = all_reduce(torch.stack([s.double() for s in sums]))
+    return {
+        metrics.LOGPROB_MISMATCH_MEAN: gap / tokens,
+        metrics.BOUNDED_FRACTION: bounded / tokens,
     }

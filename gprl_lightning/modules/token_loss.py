@@ -49,22 +49,22 @@ def token_loss(
 def loss_slope(
     batch: Minibatch, weights: Float[Tensor, "rows tokens"], cfg: AlgorithmConfig, kl_coef: float
 ) -> Slope:
-    """The derivative of ``Σ weights · (surrogate + β · kl)`` by the log-probability of each token.
+    """The derivative of ``Σ weights · (importance · surrogate + β · kl)`` by each log-probability.
 
     The loss is a sum over tokens, so that this is known as soon as the log-probability is.
     """
     mask = batch.response_mask
     rows = mask.nonzero()[:, 0]
-    old, reference, weight = (
-        values[mask][:, None] for values in (batch.old_logprobs, batch.ref_logprobs, weights)
-    )
+    values = (batch.old_logprobs, batch.ref_logprobs, batch.importance, weights)
+    old, reference, importance, weight = (value[mask][:, None] for value in values)
     advantages = batch.advantages[rows]
 
     def slope(logprobs: Tensor, part: slice) -> Tensor:
         with torch.enable_grad():
             leaf = logprobs.detach()[:, None].requires_grad_()
             terms = token_loss(leaf, old[part], reference[part], advantages[part], cfg)
-            total = ((terms.surrogate + kl_coef * terms.kl) * weight[part]).sum()
+            surrogate = importance[part] * terms.surrogate
+            total = ((surrogate + kl_coef * terms.kl) * weight[part]).sum()
         return torch.autograd.grad(total, leaf)[0][:, 0]
 
     return slope

@@ -6,6 +6,7 @@ import torch
 
 from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.models.policy import Policy
+from gprl_lightning.rollout.sampler import Sampling
 
 
 class HuggingFaceSampler:
@@ -13,30 +14,20 @@ class HuggingFaceSampler:
 
     Its randomness is torch's generator, seeded from (seed, iteration) and left as it was found:
     repeatable for the same batch, but a response depends on what else is in it. ``old_logprobs``
-    come from a forward of the policy. Arguments as in
-    `gprl_lightning.rollout.native.NativeSampler`.
+    come from a forward of the policy.
     """
 
-    def __init__(
-        self,
-        group_size: int,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        min_p: float = 0.0,
-    ) -> None:
-        self.group_size = group_size
-        self.max_new_tokens = max_new_tokens
-        self.temperature = temperature
-        self.top_p = top_p
-        self.top_k = top_k
-        self.min_p = min_p
+    own_weights = False
 
-    def sample(self, policy: Policy, prompts: PromptBatch, seed: int) -> Rollout:
+    def weights_changed(self, policy: Policy, version: int) -> None:
+        """Do nothing: the policy's own tensors are read."""
+
+    def sample(
+        self, policy: Policy, prompts: PromptBatch, sampling: Sampling, seed: int
+    ) -> Rollout:
         """Draw the responses. Group-major, padded to the longest one with the policy's pad id."""
-        ids = prompts.input_ids.repeat_interleave(self.group_size, 0)
-        mask = prompts.mask.repeat_interleave(self.group_size, 0)
+        ids = prompts.input_ids.repeat_interleave(sampling.group_size, 0)
+        mask = prompts.mask.repeat_interleave(sampling.group_size, 0)
         devices = [ids.device] if ids.device.type == "cuda" else []
         with policy.sampling() as model, torch.random.fork_rng(devices):
             torch.manual_seed(hash((seed, prompts.iteration)) % (1 << 63))
@@ -44,11 +35,11 @@ class HuggingFaceSampler:
                 input_ids=ids,
                 attention_mask=mask.long(),
                 do_sample=True,
-                max_new_tokens=self.max_new_tokens,
-                temperature=self.temperature,
-                top_p=self.top_p,
-                top_k=self.top_k,
-                min_p=self.min_p or None,
+                max_new_tokens=sampling.max_new_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                min_p=sampling.min_p or None,
                 eos_token_id=list(policy.eos_ids),
                 pad_token_id=policy.pad_id,
             )
@@ -59,6 +50,7 @@ class HuggingFaceSampler:
             tokens = torch.where(response_mask, tokens, policy.pad_id)
             logprobs, _ = policy(ids, mask, tokens, response_mask)
         responses = policy.decode(tokens, response_mask)
+        size, finished = sampling.group_size, ends.any(1)
         return Rollout(
-            prompts, self.group_size, tokens, response_mask, logprobs, ends.any(1), responses
+            prompts, size, tokens, response_mask, logprobs, finished, responses, logprobs, None
         )

@@ -10,6 +10,7 @@ from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.plain_decoding import PlainDecoding
 from gprl_lightning.rollout.randomness import draw, stream_keys
+from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.rollout.sampling import sample_tokens
 from gprl_lightning.rollout.shared_decoding import SharedDecoding
 
@@ -29,63 +30,51 @@ class NativeSampler:
     in the group), and not on what else is in the batch. Ours.
 
     Args:
-        group_size: G, responses per prompt.
-        max_new_tokens: where a response is cut.
-        temperature: of sampling; must be the policy's for ``old_logprobs`` to be what it trains on.
-        top_p, top_k, min_p: as in `sample_tokens`.
         compaction: drop finished rows as decoding goes. Off, the result is the same, and slower.
     """
 
-    def __init__(
-        self,
-        group_size: int,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        min_p: float = 0.0,
-        compaction: bool = True,
-    ) -> None:
-        self.group_size = group_size
-        self.max_new_tokens = max_new_tokens
-        self.temperature = temperature
-        self.top_p = top_p
-        self.top_k = top_k
-        self.min_p = min_p
+    own_weights = False
+
+    def __init__(self, compaction: bool = True) -> None:
         self.compaction = compaction
 
-    def sample(self, policy: Policy, prompts: PromptBatch, seed: int) -> Rollout:
+    def weights_changed(self, policy: Policy, version: int) -> None:
+        """Do nothing: the policy's own tensors are read."""
+
+    def sample(
+        self, policy: Policy, prompts: PromptBatch, sampling: Sampling, seed: int
+    ) -> Rollout:
         """Draw the responses. Group-major, padded to the longest one with the policy's pad id."""
-        groups, size = len(prompts), self.group_size
+        groups, size = len(prompts), sampling.group_size
         uids = prompts.uids.repeat_interleave(size)
         index = torch.arange(size, device=uids.device).repeat(groups)
         keys = stream_keys(seed, prompts.iteration, uids, index)
         kind = SharedDecoding if policy.shares_prompts else PlainDecoding
         with policy.sampling() as model:
             decoding = kind(model, prompts.input_ids, prompts.mask, size)
-            rows = _Rows(decoding, keys, self.max_new_tokens)
-            self._decode(rows, torch.tensor(policy.eos_ids, device=uids.device))
+            rows = _Rows(decoding, keys, sampling.max_new_tokens)
+            self._decode(rows, sampling, torch.tensor(policy.eos_ids, device=uids.device))
         lengths, finished = rows.lengths, rows.finished
         longest = int(lengths.max())
         mask = torch.arange(longest, device=lengths.device) < lengths[:, None]
         ids = torch.where(mask, rows.tokens[:, :longest], policy.pad_id)
         logprobs = torch.where(mask, rows.logprobs[:, :longest], 0.0)
         responses = policy.decode(ids, mask)
-        return Rollout(prompts, size, ids, mask, logprobs, finished, responses)
+        return Rollout(prompts, size, ids, mask, logprobs, finished, responses, logprobs, None)
 
-    def _decode(self, rows: _Rows, eos: Int[Tensor, " ends"]) -> None:
+    def _decode(self, rows: _Rows, sampling: Sampling, eos: Int[Tensor, " ends"]) -> None:
         every = STEPS_BETWEEN_CHECKS.get(eos.device.type, ACCELERATOR_STEPS_BETWEEN_CHECKS)
-        for step in range(self.max_new_tokens):
+        for step in range(sampling.max_new_tokens):
             tokens, logprobs = sample_tokens(
                 rows.decoding.logits,
                 draw(rows.keys, step),
-                self.temperature,
-                self.top_p,
-                self.top_k,
-                self.min_p,
+                sampling.temperature,
+                sampling.top_p,
+                sampling.top_k,
+                sampling.min_p,
             )
             rows.record(step, tokens, logprobs, eos)
-            if step + 1 == self.max_new_tokens:
+            if step + 1 == sampling.max_new_tokens:
                 break
             if (step + 1) % every == 0:
                 ended = int(rows.ended.sum())

@@ -6,7 +6,6 @@ to the same request is better. Options make the labels worse, for the study of o
 
 from __future__ import annotations
 
-import copy
 import itertools
 import random
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,8 @@ from gprl_lightning.core.batch import Messages
 from gprl_lightning.data.preferences import PreferencePair, make_pair
 from gprl_lightning.evaluation.judges import Judge
 from gprl_lightning.models.policy import Policy
-from gprl_lightning.rollout.sampler import Sampler
+from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.sandbox.sentences import words
 
 PAIRS_SEED = 15_485_863  # keeps this sampling apart from that of training
@@ -25,23 +25,21 @@ PAIRS_SEED = 15_485_863  # keeps this sampling apart from that of training
 
 def sample_responses(
     policy: Policy,
-    sampler: Sampler,
+    sampling: Sampling,
     prompts: Sequence[tuple[int, Messages]],
-    per_prompt: int,
     seed: int,
     prompts_at_once: int = 32,
     max_prompt_tokens: int = 512,
 ) -> list[list[str]]:
-    """``per_prompt`` responses of the policy to each (uid, messages)."""
-    sampler = copy.copy(sampler)
-    sampler.group_size = per_prompt
+    """Return ``sampling.group_size`` responses of the policy to each (uid, messages)."""
+    sampler = NativeSampler()
     device = next(policy.parameters()).device
     out: list[list[str]] = []
     parts = [prompts[i : i + prompts_at_once] for i in range(0, len(prompts), prompts_at_once)]
     for part in tqdm(parts, desc="sampling the starting policy", unit="batch", leave=False):
         uids, messages = zip(*part, strict=True)
         batch = policy.encode_prompts(0, uids, messages, max_prompt_tokens).to(device)
-        out += sampler.sample(policy, batch, seed + PAIRS_SEED).grouped_responses()
+        out += sampler.sample(policy, batch, sampling, seed + PAIRS_SEED).grouped_responses()
     return out
 
 

@@ -16,7 +16,7 @@ from gprl_lightning.data.preferences import PreferencePair, read_pairs
 from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.models.builtin import ASSETS, policy_folder
 from gprl_lightning.models.policy import Policy, load_policy
-from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.sandbox.pairs import label_pairs, sample_responses
 
 # What decides a label: the gold's code and its data.
@@ -75,10 +75,10 @@ def _make(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
     options = config.preference_training
     prompts, _ = load_prompts(DataConfig(path="sandbox", system_prompt=config.data.system_prompt))
     per_prompt = options.responses_per_prompt
-    sampler = NativeSampler(per_prompt, config.rollout.max_new_tokens, config.rollout.temperature)
+    sampling = Sampling(per_prompt, config.rollout.max_new_tokens, config.rollout.temperature)
     prompts = prompts[: options.sandbox_prompts]
     asked = [(p.uid, p.messages) for p in prompts]
-    responses = sample_responses(starting_policy(config), sampler, asked, per_prompt, options.seed)
+    responses = sample_responses(starting_policy(config), sampling, asked, options.seed)
     share = options.held_out_pairs / (options.sandbox_pairs + options.held_out_pairs)
     cut = len(prompts) - round(len(prompts) * share)
     messages = [p.messages for p in prompts]

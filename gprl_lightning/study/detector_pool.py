@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from gprl_lightning.config import Config
 from gprl_lightning.data.prompts import load_prompts
-from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.sandbox.pairs import sample_responses
 from gprl_lightning.sandbox.preference_data import starting_policy
 from gprl_lightning.study import planting
@@ -45,8 +45,8 @@ def _made(config: Config) -> Pool:
     # The last train requests: of these a preference model has seen the fewest pairs.
     asked = [(p.uid, p.messages) for p in prompts[-options.prompts :]]
     size, longest = options.responses + 1, config.rollout.max_new_tokens
-    sampler = NativeSampler(size, longest, config.rollout.temperature)
-    responses = sample_responses(policy, sampler, asked, size, config.seed + POOL_SEED)
+    sampling = Sampling(size, longest, config.rollout.temperature)
+    responses = sample_responses(policy, sampling, asked, config.seed + POOL_SEED)
     versions = [
         Version(plant.__name__, strength) for plant in PLANTS for strength in options.strengths
     ]

@@ -17,9 +17,10 @@ from gprl_lightning.callbacks.drift_monitor import DriftMonitor
 from gprl_lightning.callbacks.evaluation import HeldOutEvaluation
 from gprl_lightning.callbacks.invariants import Invariants
 from gprl_lightning.callbacks.kl_schedule import KLSchedule, read_schedule
-from gprl_lightning.config import Config, DataConfig, DriftConfig
+from gprl_lightning.config import Config, DataConfig, DriftConfig, RolloutConfig
 from gprl_lightning.core.batch import Prompt, PromptBatch
 from gprl_lightning.core.drift import DriftSettings
+from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.evaluation.judges import Judge, PreferenceModelJudge
@@ -28,6 +29,7 @@ from gprl_lightning.models.policy import Policy, reference_of
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.models.pretrained_preference import load_preference_model
 from gprl_lightning.modules.gprl import GPRLModule
+from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
 from gprl_lightning.sandbox.gold_reward import gold_preference_model
 from gprl_lightning.sandbox.prompts import sandbox_prompts
@@ -47,13 +49,37 @@ def build_module(
         policy=policy,
         reference=reference_of(policy),
         preference_model=preference_model,
-        sampler=instantiate(cfg.rollout),
+        sampler=instantiate(cfg.rollout.sampler),
+        sampling=sampling(config.rollout),
         algorithm=config.algorithm,
         optimizer=make_optimizer(cfg),
         scheduler=config.scheduler,
         iterations=config.iterations,
         seed=config.seed,
         anchored=config.drift.enabled and config.drift.anchor,
+        correction=correction(config.rollout),
+    )
+
+
+def sampling(rollout: RolloutConfig) -> Sampling:
+    """How responses are drawn."""
+    return Sampling(
+        rollout.group_size,
+        rollout.max_new_tokens,
+        rollout.temperature,
+        rollout.top_p,
+        rollout.top_k,
+        rollout.min_p,
+    )
+
+
+def correction(rollout: RolloutConfig) -> ImportanceCorrection:
+    """What corrects samples of another distribution."""
+    return ImportanceCorrection(
+        rollout.correction,
+        rollout.correction_level,
+        rollout.correction_low,
+        rollout.correction_high,
     )
 
 

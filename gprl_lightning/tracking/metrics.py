@@ -19,7 +19,9 @@ BAD_STEPS = "train/bad_steps"
 RESPONSE_LENGTH = "rollout/response_length"
 TRUNCATED_FRACTION = "rollout/truncated_fraction"
 TOKENS_PER_SECOND = "rollout/tokens_per_second"
-LOGPROB_MISMATCH = "rollout/logprob_mismatch"
+LOGPROB_MISMATCH = "rollout/logprob_mismatch"  # of the worst token, nats
+LOGPROB_MISMATCH_MEAN = "rollout/logprob_mismatch_mean"  # over all tokens, nats
+BOUNDED_FRACTION = "rollout/bounded_fraction"  # of tokens: a bound caught their importance weight
 RESPONSES = "rollout/responses"  # a table
 WIN_PROBABILITY = "rollout/win_probability"  # an image
 

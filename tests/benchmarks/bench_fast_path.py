@@ -23,6 +23,7 @@ from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
 from tests.tiny import chat, tiny_tokenizer
 
 
@@ -119,8 +120,8 @@ def measure(setting: Setting, pairs: int) -> None:
     plain = copy.deepcopy(policy)
     plain.shares_prompts = False
     prompts = make_prompts(setting, policy)
-    sampler = NativeSampler(setting.size, setting.new_tokens)
-    rollout = sampler.sample(policy, prompts, 0)
+    sampler, sampling = NativeSampler(), Sampling(setting.size, setting.new_tokens)
+    rollout = sampler.sample(policy, prompts, sampling, 0)
     share = float(rollout.response_mask.sum(1).float().mean()) / setting.new_tokens
     count = sum(p.numel() for p in policy.parameters()) / 1e6
     print(f"{setting.name}: {count:.1f}M, mean length {share:.0%}")
@@ -136,7 +137,7 @@ def measure(setting: Setting, pairs: int) -> None:
             which(*rows)
 
     techniques = {
-        "sampling": lambda which: sampler.sample(which, prompts, 0),
+        "sampling": lambda which: sampler.sample(which, prompts, sampling, 0),
         "forward": score,
         "forward + backward": update,
     }

@@ -30,6 +30,7 @@ from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import load_policy, reference_of
 from gprl_lightning.modules import gprl
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
 from tests.worlds import _encode
 
 Seconds = dict[str, float]
@@ -86,7 +87,8 @@ def build() -> gprl.GPRLModule:
         policy=policy,
         reference=reference_of(policy),
         preference_model=judge,
-        sampler=NativeSampler(8, 64),
+        sampler=NativeSampler(),
+        sampling=Sampling(8, 64),
         algorithm=AlgorithmConfig(),
         optimizer=partial(torch.optim.AdamW, lr=3e-4),
         scheduler=SchedulerConfig("constant", 0),

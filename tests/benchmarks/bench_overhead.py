@@ -62,6 +62,7 @@ class BareLoop(GPRLModule):
             reference=twin.reference,
             preference_model=twin.preference_model.module,
             sampler=twin.sampler,
+            sampling=twin.sampling,
             algorithm=twin.algorithm,
             optimizer=twin.make_optimizer,
             scheduler=twin.scheduler,
@@ -75,7 +76,7 @@ class BareLoop(GPRLModule):
         self.both = made["optimizer"], made["lr_scheduler"]
 
     def iteration(self, prompts: PromptBatch) -> None:
-        rollout = self.sampler.sample(self.policy, prompts, self.seed)
+        rollout = self.sampler.sample(self.policy, prompts, self.sampling, self.seed)
         scored = self._score(rollout)
         statistics: Any = NoStatistics()
         for rows in minibatches(rollout, self.algorithm, self.seed):

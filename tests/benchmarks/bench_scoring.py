@@ -26,6 +26,7 @@ from gprl_lightning.models.policy import load_policy, reference_of
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.modules.gprl import GPRLModule
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.sandbox.requests import split_requests
 
 GROUPS, SIZE, AXES = 512, 16, 3
@@ -88,7 +89,8 @@ def share_of_a_step(iterations: int = 4) -> None:
         policy=policy,
         reference=reference_of(policy),
         preference_model=gpm,
-        sampler=NativeSampler(8, 64),
+        sampler=NativeSampler(),
+        sampling=Sampling(8, 64),
         algorithm=AlgorithmConfig(),
         optimizer=partial(torch.optim.AdamW, lr=1e-5),
         scheduler=SchedulerConfig(),

@@ -20,7 +20,7 @@ from gprl_lightning.core.preference import group_scores
 from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import load_policy
-from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
 from gprl_lightning.sandbox.pairs import sample_responses
 from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
@@ -66,8 +66,8 @@ def main() -> None:
     policy = load_policy(first.policy, policy_folder("sandbox", first.paths.cache), 1.0)
     prompts = load_prompts(first.data)[1][: first.evaluation.prompts]
     asked = [(p.uid, p.messages) for p in prompts]
-    sampler = NativeSampler(GROUP_SIZE, first.rollout.max_new_tokens, 1.0)
-    answers = sample_responses(policy, sampler, asked, GROUP_SIZE, SAMPLING_SEED)
+    sampling = Sampling(GROUP_SIZE, first.rollout.max_new_tokens)
+    answers = sample_responses(policy, sampling, asked, SAMPLING_SEED)
     judge = SandboxGoldJudge()
     pairs = zip(prompts, answers, strict=True)
     gold = torch.tensor([mean_verdict(judge, p.messages, group) for p, group in pairs]).double()

@@ -50,7 +50,7 @@ def _one_by_one(network, prompts, rollout, row):
 @torch.no_grad()
 def test_kl_is_the_mean_log_ratio_of_whole_responses(run):
     folder, module, evaluation = run
-    answers = evaluation._answer(module, module.policy, EVALUATION_SEED)
+    answers = evaluation._answer(module, module.sampler, module.policy, EVALUATION_SEED)
     assert [len(r.responses) for r in answers.rollouts] == [3, 2]
     ratios = [
         _one_by_one(module.policy, rollout.prompts, rollout, row)
@@ -70,7 +70,7 @@ def test_at_the_start_policy_and_reference_are_alike(run):
 
 def test_its_forwards_keep_to_the_update_s_budget_of_tokens(run, monkeypatch):
     _, module, evaluation = run
-    rollout = evaluation._answer(module, module.policy, EVALUATION_SEED).rollouts[0]
+    rollout = evaluation._answer(module, module.sampler, module.policy, EVALUATION_SEED).rollouts[0]
     expected = module.log_ratios(rollout)
     seen = []
 
@@ -102,5 +102,7 @@ def test_answers_are_sampled_in_batches_of_the_size_asked_for():
         config.evaluation.batch_size = asked
         (evaluation,) = held_out_evaluation(config, module.policy, prompts, module)
         assert [len(batch) for batch in evaluation.batches] == sizes
-        answers.append(evaluation._answer(module, module.policy, EVALUATION_SEED).texts)
+        answers.append(
+            evaluation._answer(module, module.sampler, module.policy, EVALUATION_SEED).texts
+        )
     assert answers[0] == answers[1] == answers[2]

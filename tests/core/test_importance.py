@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gprl_lightning.core.importance import mismatch, weights
+from gprl_lightning.core.importance import ImportanceCorrection, weights
 from gprl_lightning.core.losses import clipped_surrogate
 from gprl_lightning.core.options import Correction, CorrectionLevel
 from tests import oracle
@@ -67,14 +67,13 @@ def test_a_gap_beyond_all_bounds_stays_finite():
     assert weights(old, old + 500, mask, "mask", "token", 0.1, 2.0).eq(0).all()
 
 
-def test_the_mismatch_counts_what_a_bound_caught():
+def test_the_tokens_that_a_bound_caught_are_told():
     args = padded(OLD, math.nan), padded(SAMPLED, math.inf), MASK
-    sums = mismatch(*args, "truncate", "token", 0.5, 1.3)
     # Gaps are .4, -.9, 0 | 1.1, -.1 | 0: exp(.4) and exp(1.1) lie above 1.3, exp(-.9) below .5.
-    assert float(sums.altered) == 3
-    assert float(sums.tokens) == 6
-    assert float(sums.largest) == pytest.approx(1.1)
-    assert float(sums.total) == pytest.approx(2.5)
+    caught = [[True, True, False], [True, False, False], [False] * 3]
+    for mode in ("truncate", "mask"):
+        assert ImportanceCorrection(mode, "token", 0.5, 1.3).bounded(*args).tolist() == caught
+    assert not ImportanceCorrection("none", "token", 0.5, 1.3).bounded(*args).any()
 
 
 # A mismatch that was planted: all responses are enumerated, so an expectation is exact. -----------

@@ -24,7 +24,7 @@ from gprl_lightning.runtime.preemption import Preempted
 from gprl_lightning.runtime.run_identity import RunIdentity, flattened
 from gprl_lightning.tracking.loggers import read_metrics
 from tests.equality import differences, weights_hash
-from tests.worlds import SIZE, TOKENS, tiny_loader, tiny_module, tiny_policy, tiny_trainer
+from tests.worlds import tiny_loader, tiny_module, tiny_policy, tiny_trainer
 
 ITERATIONS = 4
 
@@ -189,14 +189,14 @@ def test_whether_the_sampler_is_trusted_goes_on(tmp_path):
     """What the last iteration found, which the rows that a first rollout is asked about miss."""
 
     class Off(NativeSampler):
-        def sample(self, policy, prompts, seed):
-            rollout = super().sample(policy, prompts, seed)
+        def sample(self, policy, prompts, sampling, seed):
+            rollout = super().sample(policy, prompts, sampling, seed)
             logprobs = rollout.old_logprobs.clone()
             logprobs[-1, 0] += 3e-3 if prompts.iteration > 0 else 0
-            return replace(rollout, old_logprobs=logprobs)
+            return replace(rollout, old_logprobs=logprobs, sampler_logprobs=logprobs)
 
-    whole = run(tmp_path / "one", sampler=Off(SIZE, TOKENS))
-    resumed = run(tmp_path / "two", at(tmp_path / "one", 2), sampler=Off(SIZE, TOKENS))
+    whole = run(tmp_path / "one", sampler=Off())
+    resumed = run(tmp_path / "two", at(tmp_path / "one", 2), sampler=Off())
     assert resumed.sampler_differs
     assert weights_hash(resumed.state_dict()) == weights_hash(whole.state_dict())
 

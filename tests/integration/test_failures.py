@@ -23,7 +23,7 @@ from gprl_lightning.modules.statistics import UpdateStatistics
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.tracking.loggers import read_metrics
 from tests.tiny import EOS, tiny_model, tiny_tokenizer
-from tests.worlds import SIZE, TOKENS, tiny_loader, tiny_module, tiny_policy, tiny_trainer
+from tests.worlds import tiny_loader, tiny_module, tiny_policy, tiny_trainer
 
 
 def fit(folder, module, iterations: int = 2, **kwargs):
@@ -124,8 +124,8 @@ def test_frozen_weights_that_something_writes_to(tmp_path, name):
 class MaskFromPadIds(NativeSampler):
     """The mask that many trainers build."""
 
-    def sample(self, policy, prompts, seed):
-        rollout = super().sample(policy, prompts, seed)
+    def sample(self, policy, prompts, sampling, seed):
+        rollout = super().sample(policy, prompts, sampling, seed)
         return replace(rollout, response_mask=rollout.response_ids != policy.pad_id)
 
 
@@ -141,7 +141,7 @@ def stopping_policy() -> Policy:
 def test_pad_equals_eos_and_masks_it(tmp_path):
     module = tiny_module(policy=stopping_policy())
     assert module.policy.pad_id == EOS
-    module.sampler = MaskFromPadIds(SIZE, TOKENS)
+    module.sampler = MaskFromPadIds()
     with pytest.raises(invariants.EndOfSequenceMasked, match="not from the pad id"):
         fit(tmp_path, module)
 
@@ -283,15 +283,15 @@ def test_the_count_of_bad_steps_survives_a_resume():
 
 def test_old_logprobs_of_minus_infinity_would_end_as_a_finite_ratio(tmp_path):
     class Underflow(NativeSampler):
-        def sample(self, policy, prompts, seed):
-            rollout = super().sample(policy, prompts, seed)
+        def sample(self, policy, prompts, sampling, seed):
+            rollout = super().sample(policy, prompts, sampling, seed)
             logprobs = rollout.old_logprobs.clone()
             if prompts.iteration == 1:
                 logprobs[-1, 0] = -math.inf
-            return replace(rollout, old_logprobs=logprobs)
+            return replace(rollout, old_logprobs=logprobs, sampler_logprobs=logprobs)
 
     module = tiny_module()
-    module.sampler = Underflow(SIZE, TOKENS)
+    module.sampler = Underflow()
     fit(tmp_path, module)
     assert read_metrics(tmp_path / "metrics.csv")["train/bad_steps"][1] == [0, 1]
 
@@ -302,14 +302,16 @@ def test_old_logprobs_of_minus_infinity_would_end_as_a_finite_ratio(tmp_path):
 @pytest.mark.parametrize("mistake", ["temperature", "shift"])
 def test_a_sampler_that_is_not_the_policy(tmp_path, mistake):
     class Shifted(NativeSampler):
-        def sample(self, policy, prompts, seed):
-            rollout = super().sample(policy, prompts, seed)
-            return replace(rollout, old_logprobs=rollout.old_logprobs.roll(1, 1))
+        def sample(self, policy, prompts, sampling, seed):
+            rollout = super().sample(policy, prompts, sampling, seed)
+            logprobs = rollout.old_logprobs.roll(1, 1)
+            return replace(rollout, old_logprobs=logprobs, sampler_logprobs=logprobs)
 
     module = tiny_module()
-    module.sampler = (
-        Shifted(SIZE, TOKENS) if mistake == "shift" else NativeSampler(SIZE, TOKENS, 0.5)
-    )
+    if mistake == "shift":
+        module.sampler = Shifted()
+    else:
+        module.sampling = replace(module.sampling, temperature=0.5)
     with pytest.raises(invariants.LogprobMismatch, match=r"algorithm\.max_logprob_mismatch"):
         fit(tmp_path, module)
 
@@ -347,10 +349,11 @@ def test_steps_too_small_are_judged_when_the_rate_has_warmed_up(tmp_path):
 class Rounding(NativeSampler):
     """Off by up to 0.05 nats, as bfloat16 on a large model."""
 
-    def sample(self, policy, prompts, seed):
-        rollout = super().sample(policy, prompts, seed)
+    def sample(self, policy, prompts, sampling, seed):
+        rollout = super().sample(policy, prompts, sampling, seed)
         noise = 0.05 * torch.rand(rollout.old_logprobs.shape, generator=torch.Generator())
-        return replace(rollout, old_logprobs=rollout.old_logprobs - noise)
+        logprobs = rollout.old_logprobs - noise
+        return replace(rollout, old_logprobs=logprobs, sampler_logprobs=logprobs)
 
 
 @pytest.mark.parametrize("sampler", [NativeSampler, Rounding])
@@ -366,7 +369,7 @@ def test_in_half_precision_old_logprobs_are_kept_within_the_bound_and_else_recom
 
     calm = Policy(tiny_model("llama", spread=5.0), tiny_tokenizer())  # sharper ones round more
     module = tiny_module(minibatches=2, micro_batch_size=2, policy=calm)
-    module.sampler = sampler(SIZE, TOKENS)
+    module.sampler = sampler()
     fit(tmp_path, module, precision="bf16-mixed", callbacks=[Watch()])
     gauge = read_metrics(tmp_path / "metrics.csv")["rollout/logprob_mismatch"][1]
     if sampler is Rounding:
@@ -381,11 +384,11 @@ def test_a_sampler_that_begins_to_differ_is_recomputed_from_the_next_iteration_o
     """And goes back to its own when it no longer does. All rows are seen: here one token is off."""
 
     class OffForAWhile(NativeSampler):
-        def sample(self, policy, prompts, seed):
-            rollout = super().sample(policy, prompts, seed)
+        def sample(self, policy, prompts, sampling, seed):
+            rollout = super().sample(policy, prompts, sampling, seed)
             logprobs = rollout.old_logprobs.clone()
             logprobs[-1, 0] += 1e-3 if prompts.iteration in (1, 2) else 0
-            return replace(rollout, old_logprobs=logprobs)
+            return replace(rollout, old_logprobs=logprobs, sampler_logprobs=logprobs)
 
     seen = []
 
@@ -394,7 +397,7 @@ def test_a_sampler_that_begins_to_differ_is_recomputed_from_the_next_iteration_o
             seen.append((outputs["logprobs"].recomputed, outputs["update"].ratio_error > 5e-4))
 
     module = tiny_module(minibatches=1)
-    module.sampler = OffForAWhile(SIZE, TOKENS)
+    module.sampler = OffForAWhile()
     fit(tmp_path, module, iterations=5, callbacks=[Watch()])
     gauge = read_metrics(tmp_path / "metrics.csv")["rollout/logprob_mismatch"][1]
     assert seen == [(False, False), (False, True), (True, False), (True, False), (False, False)]
@@ -403,11 +406,11 @@ def test_a_sampler_that_begins_to_differ_is_recomputed_from_the_next_iteration_o
 
 def test_responses_that_are_not_what_the_tokens_say(tmp_path):
     class Other(NativeSampler):
-        def sample(self, policy, prompts, seed):
-            rollout = super().sample(policy, prompts, seed)
+        def sample(self, policy, prompts, sampling, seed):
+            rollout = super().sample(policy, prompts, sampling, seed)
             return replace(rollout, responses=tuple(f"{r} " for r in rollout.responses))
 
     module = tiny_module()
-    module.sampler = Other(SIZE, TOKENS)
+    module.sampler = Other()
     with pytest.raises(invariants.NotText, match=r"policy\.decode"):
         fit(tmp_path, module)

@@ -14,6 +14,7 @@ from gprl_lightning.config import LoraConfig, PolicyConfig
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.policy import Policy, load_policy, reference_of, save_policy
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
 from tests.models.test_policy import batch
 from tests.tiny import Architecture, chat, tiny_policy, tiny_prompts
 
@@ -117,7 +118,9 @@ def test_with_lora_the_sampler_decodes_with_the_adapters(tmp_path):
     save_policy(tiny_policy("llama"), tmp_path)
     policy = lora_policy(tmp_path)
     assert policy.shares_prompts
-    rollout = NativeSampler(4, 16).sample(policy, tiny_prompts(policy, ["hi", "say it again"]), 1)
+    rollout = NativeSampler().sample(
+        policy, tiny_prompts(policy, ["hi", "say it again"]), Sampling(4, 16), 1
+    )
     prompts = rollout.prompts
     inputs = (
         prompts.input_ids.repeat_interleave(4, 0),

@@ -48,9 +48,8 @@ def edge_rollout(policy: Policy) -> ScoredRollout:
     rows = len(RESPONSES)
     with torch.no_grad():
         logprobs, _ = policy(*_inputs(prompts, ids, mask))
-    rollout = Rollout(
-        prompts, SIZE, ids, mask, logprobs + 0.2 * noise(rows, MAX_TOKENS), finished, ("",) * rows
-    )
+    old = logprobs + 0.2 * noise(rows, MAX_TOKENS)
+    rollout = Rollout(prompts, SIZE, ids, mask, old, finished, ("",) * rows, old, None)
     return ScoredRollout(
         rollout=rollout,
         vectors=noise(4, SIZE, 6),
@@ -59,6 +58,7 @@ def edge_rollout(policy: Policy) -> ScoredRollout:
         axis_advantages=noise(4, SIZE, 3),
         advantages=noise(4, SIZE),
         ref_logprobs=logprobs + 0.2 * noise(rows, MAX_TOKENS),
+        importance=noise(rows, MAX_TOKENS).exp(),
         anchored_scores=None,
     )
 
@@ -83,6 +83,8 @@ def padded(scored: ScoredRollout, left: int, right: int, behind: int, fill: int)
         response_ids=pad(rollout.response_ids, (0, behind), value=fill),
         response_mask=pad(rollout.response_mask, (0, behind)),
         old_logprobs=pad(rollout.old_logprobs, (0, behind), value=float("nan")),
+        sampler_logprobs=pad(rollout.sampler_logprobs, (0, behind), value=float("nan")),
     )
     reference = pad(scored.ref_logprobs, (0, behind), value=float("nan"))
-    return replace(scored, rollout=rollout, ref_logprobs=reference)
+    importance = pad(scored.importance, (0, behind), value=1.0)
+    return replace(scored, rollout=rollout, ref_logprobs=reference, importance=importance)

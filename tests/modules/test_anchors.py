@@ -8,19 +8,19 @@ import torch
 from gprl_lightning.modules.anchors import Anchors
 from gprl_lightning.rollout.native import NativeSampler
 from tests import oracle_drift
-from tests.worlds import SIZE, TOKENS, tiny_loader, tiny_module
+from tests.worlds import SIZE, tiny_loader, tiny_module
 
 
 class Counting(NativeSampler):
     """Notes how many responses each call makes."""
 
     def __init__(self) -> None:
-        super().__init__(SIZE, TOKENS)
+        super().__init__()
         self.calls: list[int] = []
 
-    def sample(self, policy, prompts, seed):
-        self.calls.append(len(prompts) * self.group_size)
-        return super().sample(policy, prompts, seed)
+    def sample(self, policy, prompts, sampling, seed):
+        self.calls.append(len(prompts) * sampling.group_size)
+        return super().sample(policy, prompts, sampling, seed)
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def test_anchors_are_sampled_for_several_iterations_at_once(module):
     """Three prompts per step of ten: three iterations an epoch, one prompt left for the second."""
     loader, sampler = tiny_loader(module, 12), Counting()
     anchors = Anchors(seed=0)
-    anchors.upcoming = loader.batch
+    anchors.upcoming, anchors.sampler = loader.batch, sampler
     for prompts in loader:
-        anchors.of(prompts, sampler, module.reference.module)
+        anchors.of(prompts, module.sampling, module.reference.module)
     assert sampler.calls[0] >= 9
     assert sum(sampler.calls) == len(anchors.responses) == 10, "each prompt once"
 
@@ -44,27 +44,28 @@ def test_what_is_sampled_ahead_is_what_would_be_sampled_in_time(module):
     loader = tiny_loader(module, 12)
     ahead.upcoming = loader.batch
     for prompts in loader:
-        found = [a.of(prompts, module.sampler, module.reference.module) for a in (ahead, in_time)]
+        found = [a.of(prompts, module.sampling, module.reference.module) for a in (ahead, in_time)]
         assert found[0] == found[1]
     other = Anchors(seed=1)
     first = loader.batch(0)
-    answers = [a.of(first, module.sampler, module.reference.module) for a in (other, ahead)]
+    answers = [a.of(first, module.sampling, module.reference.module) for a in (other, ahead)]
     assert answers[0] != answers[1], "the seed counts"
 
 
 def test_what_was_sampled_is_kept_by_a_checkpoint(module):
     anchors, again, sampler = Anchors(seed=0), Anchors(seed=5), Counting()
     first = tiny_loader(module, 12).batch(0)
-    found = anchors.of(first, sampler, module.reference.module)
+    anchors.sampler = again.sampler = sampler
+    found = anchors.of(first, module.sampling, module.reference.module)
     again.load_state_dict(anchors.state_dict())
-    assert again.of(first, sampler, module.reference.module) == found
+    assert again.of(first, module.sampling, module.reference.module) == found
     assert len(sampler.calls) == 1
 
 
 def test_anchored_scores_are_the_oracles(module):
     prompts = tiny_loader(module, 12).batch(0)
-    scored = module._score(module.sampler.sample(module.policy, prompts, 0))
-    texts = module.anchors.of(prompts, module.sampler, module.reference.module)
+    scored = module._score(module.sampler.sample(module.policy, prompts, module.sampling, 0))
+    texts = module.anchors.of(prompts, module.sampling, module.reference.module)
     judge = module.preference_model.module
     anchors = judge.embed(prompts.messages, [[text] for text in texts]).vectors[:, 0].double()
     for group, anchor, found in zip(
@@ -78,7 +79,7 @@ def test_the_anchor_has_no_part_in_the_group():
     """Vectors, scores and advantages are those of a module without anchors."""
     with_anchors, without = tiny_module(), tiny_module(anchored=False)
     prompts = tiny_loader(without).batch(0)
-    rollout = without.sampler.sample(without.policy, prompts, 0)
+    rollout = without.sampler.sample(without.policy, prompts, without.sampling, 0)
     found, expected = (module._score(rollout) for module in (with_anchors, without))
     assert expected.anchored_scores is None
     assert found.vectors.shape[1] == found.advantages.shape[1] == SIZE

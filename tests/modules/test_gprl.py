@@ -132,12 +132,12 @@ def test_rollout_is_the_same_after_the_policy_moves_back(tmp_path):
     """The sampler reads nothing but weights, prompt, seed and iteration."""
     module = tiny_module()
     prompts = tiny_loader(module).batch(0)
-    first = module.sampler.sample(module.policy, prompts, 0)
+    first = module.sampler.sample(module.policy, prompts, module.sampling, 0)
     state = {k: v.clone() for k, v in module.policy.state_dict().items()}
     _moved(module)
-    other = module.sampler.sample(module.policy, prompts, 0)
+    other = module.sampler.sample(module.policy, prompts, module.sampling, 0)
     module.policy.load_state_dict(state)
-    again = module.sampler.sample(module.policy, prompts, 0)
+    again = module.sampler.sample(module.policy, prompts, module.sampling, 0)
     assert again.responses == first.responses != other.responses
     assert torch.equal(again.old_logprobs, first.old_logprobs)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def module_of(dtype=torch.float64, architecture="llama", pad="<pad>", **algorith
     module = tiny_module(
         policy=Policy(model, tiny_tokenizer(pad)), max_grad_norm=1e9, kl_coef=0.3, **algorithm
     )
-    module.sampler.max_new_tokens = MAX_TOKENS
+    module.sampling = replace(module.sampling, max_new_tokens=MAX_TOKENS)
     module.manual_backward = lambda loss: loss.backward()
     return module
 
@@ -67,6 +68,7 @@ def by_hand(module, scored) -> Tensor:
         advantage = scored.advantages.flatten()[row]
         clipped = ratio.clamp(1 - cfg.clip_epsilon, 1 + cfg.clip_epsilon)
         surrogate = -torch.minimum(ratio * advantage, clipped * advantage)
+        surrogate = scored.importance[row, : len(response)] * surrogate
         kl = (ref - logprobs).exp() - (ref - logprobs) - 1
         weight = {
             "dr_grpo": 1 / (ROWS * MAX_TOKENS),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,8 +19,11 @@ def moved(dtype=torch.float32, size=0.1, **algorithm):
     """A module and a rollout whose policy has moved on, so that some tokens are clipped."""
     module = tiny_module(policy=tiny_policy(dtype), kl_coef=0.1, **algorithm)
     prompts = tiny_loader(module).batch(0)
-    scored = module._score(module.sampler.sample(module.policy, prompts, module.seed))
+    scored = module._score(
+        module.sampler.sample(module.policy, prompts, module.sampling, module.seed)
+    )
     torch.manual_seed(1)
+    scored = replace(scored, importance=0.5 + torch.rand_like(scored.importance))
     with torch.no_grad():
         for parameter in module.policy.parameters():
             parameter += size * torch.randn_like(parameter)

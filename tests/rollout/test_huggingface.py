@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from gprl_lightning.config import RolloutConfig
 from gprl_lightning.rollout.huggingface import HuggingFaceSampler
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
 from tests.tiny import ARCHITECTURES, tiny_policy, tiny_prompts
 
 TEXTS = ["hi", "how are you, my friend?", "a<pad>b"]
@@ -20,7 +20,7 @@ TEXTS = ["hi", "how are you, my friend?", "a<pad>b"]
 def test_masks_ends_and_logprobs(arch, pad):
     policy = tiny_policy(arch, temperature=0.8, pad=pad)
     prompts = tiny_prompts(policy, TEXTS)
-    rollout = HuggingFaceSampler(8, 24, temperature=0.8).sample(policy, prompts, 1)
+    rollout = HuggingFaceSampler().sample(policy, prompts, Sampling(8, 24, temperature=0.8), 1)
     assert rollout.finished.any() and not rollout.finished.all()
     for row in range(24):
         mask, ids = rollout.response_mask[row], rollout.response_ids[row].tolist()
@@ -41,12 +41,12 @@ def test_masks_ends_and_logprobs(arch, pad):
 
 def test_repeatable_and_leaves_torchs_generator_alone():
     policy = tiny_policy()
-    sampler = HuggingFaceSampler(2, 8)
+    sampler = HuggingFaceSampler()
     before = torch.get_rng_state()
 
     def ids(seed: int, iteration: int) -> list[list[int]]:
         prompts = tiny_prompts(policy, TEXTS, iteration)
-        return sampler.sample(policy, prompts, seed).response_ids.tolist()
+        return sampler.sample(policy, prompts, Sampling(2, 8), seed).response_ids.tolist()
 
     base = ids(0, 0)
     torch.rand(5)
@@ -60,8 +60,8 @@ def test_repeatable_and_leaves_torchs_generator_alone():
 def test_filters_leave_the_support_of_the_native_sampler(options):
     policy = tiny_policy()
     prompts = tiny_prompts(policy, ["hi"])
-    theirs = HuggingFaceSampler(2000, 1, **options).sample(policy, prompts, 0)
-    ours = NativeSampler(2000, 1, **options).sample(policy, prompts, 0)
+    theirs = HuggingFaceSampler().sample(policy, prompts, Sampling(2000, 1, **options), 0)
+    ours = NativeSampler().sample(policy, prompts, Sampling(2000, 1, **options), 0)
     support = set(theirs.response_ids.flatten().tolist())
     assert support == set(ours.response_ids.flatten().tolist())
     assert 1 < len(support) < 60
@@ -71,9 +71,9 @@ def test_agrees_with_the_native_sampler_in_distribution():
     """Two-sample chi-square on the first token, 4,000 responses each."""
     policy, size = tiny_policy(temperature=0.5), 4000
     prompts = tiny_prompts(policy, ["hi"])
-    samplers = [kind(size, 1, temperature=0.5) for kind in (HuggingFaceSampler, NativeSampler)]
+    samplers, sampling = (HuggingFaceSampler(), NativeSampler()), Sampling(size, 1, temperature=0.5)
     counts = [
-        torch.bincount(s.sample(policy, prompts, 3).response_ids[:, 0], minlength=100)
+        torch.bincount(s.sample(policy, prompts, sampling, 3).response_ids[:, 0], minlength=100)
         for s in samplers
     ]
     total = counts[0] + counts[1]
@@ -82,9 +82,3 @@ def test_agrees_with_the_native_sampler_in_distribution():
     freedom = int(seen.sum()) - 1
     assert freedom > 10
     assert statistic < freedom + 5 * math.sqrt(2 * freedom)
-
-
-def test_the_configurations_fields_are_its_arguments():
-    config = {k: v for k, v in vars(RolloutConfig()).items() if k != "_target_"}
-    sampler = HuggingFaceSampler(**config)
-    assert {k: getattr(sampler, k) for k in config} == config

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from gprl_lightning.config import RolloutConfig
 from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
 from tests.tiny import ARCHITECTURES, EOS, PAD, chat, tiny_model, tiny_policy, tiny_prompts
 
 TEXTS = ["hi", "how are you, my friend?", "a<pad>b"]
@@ -38,7 +38,9 @@ def row_tokens(rollout: Rollout, row: int) -> list[int]:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_own_logprobs_equal_the_policys(arch, pad, options):
     policy = tiny_policy(arch, options.get("temperature", 1.0), pad)
-    rollout = NativeSampler(4, 24, **options).sample(policy, tiny_prompts(policy, TEXTS), seed=1)
+    rollout = NativeSampler().sample(
+        policy, tiny_prompts(policy, TEXTS), Sampling(4, 24, **options), 1
+    )
     torch.testing.assert_close(
         rollout.old_logprobs, logprobs_of(policy, rollout), atol=1e-5, rtol=0
     )
@@ -50,7 +52,9 @@ def test_own_logprobs_equal_the_policys(arch, pad, options):
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_logprobs_equal_a_forward_of_each_row_alone(arch):
     policy = tiny_policy(arch, temperature=0.9)
-    rollout = NativeSampler(3, 24, temperature=0.9).sample(policy, tiny_prompts(policy, TEXTS), 2)
+    rollout = NativeSampler().sample(
+        policy, tiny_prompts(policy, TEXTS), Sampling(3, 24, temperature=0.9), 2
+    )
     for row in range(9):
         prompts = rollout.prompts
         prompt = prompts.input_ids[row // 3][prompts.mask[row // 3]]
@@ -67,16 +71,16 @@ def test_logprobs_equal_a_forward_of_each_row_alone(arch):
 def test_a_response_does_not_depend_on_the_batch(arch):
     """Alone, in a batch, in another order, beside a longer prompt: the same tokens."""
     policy = tiny_policy(arch)
-    sampler = NativeSampler(4, 20)
-    together = sampler.sample(policy, tiny_prompts(policy, TEXTS), 3)
+    sampler, four = NativeSampler(), Sampling(4, 20)
+    together = sampler.sample(policy, tiny_prompts(policy, TEXTS), four, 3)
     for i, text in enumerate(TEXTS):
-        alone = sampler.sample(policy, tiny_prompts(policy, [text], first=i), 3)
+        alone = sampler.sample(policy, tiny_prompts(policy, [text], first=i), four, 3)
         for place in range(4):
             assert row_tokens(alone, place) == row_tokens(together, 4 * i + place)
     backwards = policy.encode_prompts(
         0, [9, 2, 1, 0], [chat("x" * 40), *map(chat, TEXTS[::-1])], 99
     )
-    other = sampler.sample(policy, backwards, 3)
+    other = sampler.sample(policy, backwards, four, 3)
     assert [row_tokens(other, 12 + i) for i in range(4)] == [
         row_tokens(together, i) for i in range(4)
     ]
@@ -86,7 +90,10 @@ def test_a_response_does_not_depend_on_the_batch(arch):
 def test_compaction_changes_nothing_but_the_work(arch):
     policy = tiny_policy(arch)
     prompts = tiny_prompts(policy, TEXTS)
-    on, off = (NativeSampler(8, 90, compaction=c).sample(policy, prompts, 4) for c in (True, False))
+    on, off = (
+        NativeSampler(compaction).sample(policy, prompts, Sampling(8, 90), 4)
+        for compaction in (True, False)
+    )
     assert torch.equal(on.response_ids, off.response_ids)
     assert torch.equal(on.finished, off.finished)
     torch.testing.assert_close(on.old_logprobs, off.old_logprobs, atol=1e-5, rtol=0)
@@ -96,7 +103,7 @@ def test_compaction_changes_nothing_but_the_work(arch):
 @pytest.mark.parametrize("pad", ["<pad>", "<eos>", None])
 def test_masks_ends_and_padding(pad):
     policy = tiny_policy(pad=pad)
-    rollout = NativeSampler(16, 30).sample(policy, tiny_prompts(policy, TEXTS), 5)
+    rollout = NativeSampler().sample(policy, tiny_prompts(policy, TEXTS), Sampling(16, 30), 5)
     assert rollout.response_ids.shape == rollout.response_mask.shape == rollout.old_logprobs.shape
     seen = set()
     for row, (ids, mask) in enumerate(
@@ -119,7 +126,7 @@ def test_a_sampled_pad_token_is_a_token():
     policy = tiny_policy()
     with torch.no_grad():
         policy.causal_lm.lm_head.weight[PAD] *= 4
-    rollout = NativeSampler(16, 30).sample(policy, tiny_prompts(policy, TEXTS), 5)
+    rollout = NativeSampler().sample(policy, tiny_prompts(policy, TEXTS), Sampling(16, 30), 5)
     assert (rollout.response_ids[rollout.response_mask] == PAD).sum() > 10
     torch.testing.assert_close(
         rollout.old_logprobs, logprobs_of(policy, rollout), atol=1e-5, rtol=0
@@ -130,8 +137,8 @@ def test_a_sampled_pad_token_is_a_token():
 def test_greedy_agrees_with_generate(arch):
     policy = tiny_policy(arch)
     prompts = tiny_prompts(policy, TEXTS)
-    greedy = NativeSampler(1, 24, top_k=1).sample(policy, prompts, 0)
-    cold = NativeSampler(1, 24, temperature=1e-4).sample(policy, prompts, 0)
+    greedy = NativeSampler().sample(policy, prompts, Sampling(1, 24, top_k=1), 0)
+    cold = NativeSampler().sample(policy, prompts, Sampling(1, 24, temperature=1e-4), 0)
     assert torch.equal(greedy.response_ids, cold.response_ids)
     sequences = policy.causal_lm.generate(
         input_ids=prompts.input_ids,
@@ -148,7 +155,7 @@ def test_first_tokens_have_the_models_distribution():
     """Chi-square of 4,000 responses of one token against the model's own softmax."""
     policy, size = tiny_policy(temperature=0.5), 4000
     prompts = tiny_prompts(policy, ["hi"])
-    rollout = NativeSampler(size, 1, temperature=0.5).sample(policy, prompts, 6)
+    rollout = NativeSampler().sample(policy, prompts, Sampling(size, 1, temperature=0.5), 6)
     with torch.no_grad():
         logits = policy.causal_lm(prompts.input_ids).logits[0, -1]
     expected = size * torch.softmax(logits / 0.5, -1)
@@ -167,11 +174,11 @@ def test_first_tokens_have_the_models_distribution():
 
 def test_randomness_is_keyed_by_seed_iteration_prompt_and_place():
     policy = tiny_policy()
-    sampler = NativeSampler(4, 12)
+    sampler, four = NativeSampler(), Sampling(4, 12)
 
     def first(seed: int = 0, iteration: int = 0, uid: int = 0) -> list[list[int]]:
         prompts = tiny_prompts(policy, ["hi"], iteration, uid)
-        rollout = sampler.sample(policy, prompts, seed)
+        rollout = sampler.sample(policy, prompts, four, seed)
         return [row_tokens(rollout, row) for row in range(4)]
 
     base = first()
@@ -184,17 +191,17 @@ def test_randomness_is_keyed_by_seed_iteration_prompt_and_place():
 def test_a_generator_of_torch_is_neither_used_nor_moved():
     policy = tiny_policy()
     before = torch.get_rng_state()
-    NativeSampler(2, 4).sample(policy, tiny_prompts(policy, ["hi"]), 0)
+    NativeSampler().sample(policy, tiny_prompts(policy, ["hi"]), Sampling(2, 4), 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_samples_the_same_with_gradient_checkpointing_and_leaves_the_mode():
     policy = tiny_policy()
     prompts = tiny_prompts(policy, TEXTS)
-    plain = NativeSampler(2, 12).sample(policy, prompts, 7)
+    plain = NativeSampler().sample(policy, prompts, Sampling(2, 12), 7)
     policy.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
     policy.train()
-    rollout = NativeSampler(2, 12).sample(policy, prompts, 7)
+    rollout = NativeSampler().sample(policy, prompts, Sampling(2, 12), 7)
     assert torch.equal(rollout.response_ids, plain.response_ids)
     assert policy.training and policy.causal_lm.training
     assert not rollout.old_logprobs.requires_grad
@@ -210,22 +217,16 @@ def test_padding_columns_of_the_batch_are_not_read():
         torch.nn.functional.pad(prompts.input_ids, (9, 0), value=EOS),
         torch.nn.functional.pad(prompts.mask, (9, 0)),
     )
-    sampler = NativeSampler(2, 8)
-    ours, expected = sampler.sample(policy, wide, 8), sampler.sample(policy, prompts, 8)
+    two = Sampling(2, 8)
+    ours, expected = (NativeSampler().sample(policy, p, two, 8) for p in (wide, prompts))
     assert torch.equal(ours.response_ids, expected.response_ids)
     assert torch.equal(ours.old_logprobs, expected.old_logprobs)
-
-
-def test_the_configurations_fields_are_its_arguments():
-    config = {k: v for k, v in vars(RolloutConfig()).items() if k != "_target_"}
-    sampler = NativeSampler(**config)
-    assert {k: getattr(sampler, k) for k in config} == config
 
 
 def test_llama_with_a_wide_head_dimension_and_many_tokens():
     """More new tokens than a cache buffer has room for, and a model of another shape."""
     policy = Policy(tiny_model("llama", hidden=64, layers=1), tiny_policy().tokenizer)
-    rollout = NativeSampler(6, 150).sample(policy, tiny_prompts(policy, ["hi"]), 1)
+    rollout = NativeSampler().sample(policy, tiny_prompts(policy, ["hi"]), Sampling(6, 150), 1)
     assert rollout.response_ids.shape[1] > 70
     torch.testing.assert_close(
         rollout.old_logprobs, logprobs_of(policy, rollout), atol=1e-5, rtol=0
