@@ -19,6 +19,7 @@ def main(cfg: DictConfig) -> None:
     with entry.job():
         config = validate(cfg)
         with entry.first_imports():  # torch, transformers and lightning: only for a real run
+            from gprl_lightning.benchmarks.run import run_benchmark
             from gprl_lightning.study.detector_study import detector_study
             from gprl_lightning.tasks import train_policy, train_preference_model
 
@@ -27,6 +28,7 @@ def main(cfg: DictConfig) -> None:
             "train_preference_model": train_preference_model.train_preference_model,
             "eval_preference_model": train_preference_model.eval_preference_model,
             "detector_study": detector_study,
+            "benchmark": run_benchmark,
         }
         tasks[config.task](config, cfg, Path(HydraConfig.get().runtime.output_dir))
 

@@ -21,7 +21,7 @@ FLOORS = (
     {"evaluation", "modules", "callbacks"},
     {"sandbox"},
     {"tasks"},
-    {"study"},
+    {"study", "benchmarks"},
     {"cli"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -9,6 +9,7 @@ May import `errors` and `core.options`: no torch, so that ``--help`` is quick.
 """
 
 from gprl_lightning.config.algorithm import AlgorithmConfig, DriftConfig, RolloutConfig
+from gprl_lightning.config.benchmark import BenchmarkConfig, JudgeConfig
 from gprl_lightning.config.detectors import DetectorStudyConfig
 from gprl_lightning.config.models import (
     LoraConfig,
@@ -27,11 +28,13 @@ from gprl_lightning.config.run import (
 
 __all__ = [
     "AlgorithmConfig",
+    "BenchmarkConfig",
     "Config",
     "DataConfig",
     "DetectorStudyConfig",
     "DriftConfig",
     "EvaluationConfig",
+    "JudgeConfig",
     "LoraConfig",
     "PathsConfig",
     "PolicyConfig",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gprl_lightning.config.algorithm import AlgorithmConfig, DriftConfig, RolloutConfig
+from gprl_lightning.config.benchmark import BenchmarkConfig, JudgeConfig
 from gprl_lightning.config.checks import at_least, one_of, require
 from gprl_lightning.config.detectors import DetectorStudyConfig
 from gprl_lightning.config.models import (
@@ -86,7 +87,7 @@ class PathsConfig:
 class Config:
     """The whole configuration of ``train.py``."""
 
-    # train_policy | train_preference_model | eval_preference_model | detector_study
+    # train_policy | train_preference_model | eval_preference_model | detector_study | benchmark
     task: str = "train_policy"
     name: str = "sandbox"
     seed: int = 0
@@ -107,6 +108,8 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     preference_training: PreferenceTrainingConfig = field(default_factory=PreferenceTrainingConfig)
     detectors: DetectorStudyConfig = field(default_factory=DetectorStudyConfig)
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
@@ -115,7 +118,11 @@ class Config:
 
     def __post_init__(self) -> None:
         tasks = Literal[
-            "train_policy", "train_preference_model", "eval_preference_model", "detector_study"
+            "train_policy",
+            "train_preference_model",
+            "eval_preference_model",
+            "detector_study",
+            "benchmark",
         ]
         one_of("task", self.task, tasks)
         at_least("", self, 1, "iterations", "checkpoint_every", "threads")

@@ -1,0 +1,57 @@
+"""AlpacaEval's length-controlled win rate: by the authors' own package, or not at all.
+
+The package wants other versions than ours of some packages, so it runs in a process of its own,
+with an interpreter of its own if one is given.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import json, sys
+import pandas as pd
+from alpaca_eval.metrics import get_length_controlled_winrate
+rows = pd.DataFrame(json.load(open(sys.argv[1])))
+rows = rows[rows["preference"].notna()].set_index("index")
+found = get_length_controlled_winrate(rows, save_weights_dir=None)
+print(json.dumps(float(found["length_controlled_winrate"])))
+"""
+TIMEOUT = 600  # seconds; it downloads two tables and fits a logistic regression
+MISSING = "No length-controlled win rate: "
+
+
+def length_controlled_win_rate(
+    annotations: Path, whole: bool, python: str | None = None
+) -> tuple[float | None, str | None]:
+    """Return the length-controlled win rate in percent, or a sentence that says why there is none.
+
+    Args:
+        annotations: the file of preferences, in the package's form.
+        whole: True if they are of all published instructions. The authors' model knows how
+            difficult each of these is, so it says nothing of others, or of a few.
+        python: the interpreter that has the package; None is this one.
+    """
+    if not whole:
+        return None, f"{MISSING}it is defined on all published instructions only."
+    command = [python or sys.executable, "-c", SCRIPT, str(annotations)]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, f"{MISSING}{type(error).__name__}: {error}."
+    if run.returncode:
+        return None, MISSING + _reason(run.stderr)
+    return json.loads(run.stdout.strip().splitlines()[-1]), None
+
+
+def _reason(stderr: str) -> str:
+    last = (stderr.strip().splitlines() or ["no reason given"])[-1]
+    if "No module named 'alpaca_eval'" in last:
+        return (
+            "it needs the alpaca_eval package: pip install 'gprl-lightning[benchmarks]', or give "
+            "benchmark.options.python=PATH of an interpreter that has it."
+        )
+    return f"the alpaca_eval package says: {last[:300]}"

@@ -1,0 +1,92 @@
+"""Rows of JSON, JSON Lines and parquet files, and their errors by file and line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gprl_lightning.errors import ConfigError
+
+PROMPTS = Path(__file__).parent / "prompts"
+
+
+def judge_prompt(name: str) -> str:
+    """Return a judge's prompt as its authors published it; see ``prompts/README.md``."""
+    return (PROMPTS / name).read_text(encoding="utf8")
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a ``.json``, ``.jsonl`` or ``.parquet`` file.
+
+    Raises:
+        ConfigError: there is no such file, or a row is no JSON object.
+    """
+    if not file.is_file():
+        raise ConfigError(f"{file}: expected a file with a benchmark's rows; there is none.")
+    if file.suffix == ".parquet":
+        return _parquet(file)
+    text = file.read_text(encoding="utf8")
+    lines = [text] if file.suffix == ".json" else text.split("\n")
+    rows: list[Any] = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ConfigError(f"{file}:{number}: expected JSON ({error.msg}).") from None
+            rows += value if file.suffix == ".json" and isinstance(value, list) else [value]
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ConfigError(f"{file}: row {number} is {type(row).__name__}, not an object.")
+    return rows
+
+
+def _parquet(file: Path) -> list[dict[str, Any]]:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise ConfigError(
+            f"{file} needs the pyarrow package: pip install 'gprl-lightning[data]'."
+        ) from None
+    return parquet.read_table(file).to_pylist()
+
+
+def value(row: Mapping[str, Any], key: str, file: Path) -> Any:
+    """Return ``row[key]``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if key not in row:
+        raise ConfigError(f"{file}: expected the key {key!r} in each row, found {sorted(row)}.")
+    return row[key]
+
+
+def write_jsonl(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write one JSON object per line. Return the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf8"
+    )
+    return file
+
+
+def write_json(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write one JSON list. Return the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(list(rows), ensure_ascii=False, indent=2)
+    file.write_text(text + "\n", encoding="utf8")
+    return file
+
+
+def short_id(*parts: str) -> str:
+    """Return 22 hexadecimal digits that depend on `parts` alone: the name of an answer."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:22]
+
+
+def one_line(model: str) -> str:
+    """Return a model's name as a file's: without slashes."""
+    return model.replace("/", "__")

@@ -1,0 +1,189 @@
+"""``task=benchmark``: a policy's answers, a judge's verdicts, the benchmark's figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from gprl_lightning.benchmarks.answering import answer_questions
+from gprl_lightning.benchmarks.judging import ask_judge, estimate, price_of, print_progress
+from gprl_lightning.benchmarks.protocol import Benchmark, Contestant, Report
+from gprl_lightning.benchmarks.questions import Question, fingerprint
+from gprl_lightning.benchmarks.result import Result, print_result, write_result
+from gprl_lightning.benchmarks.sources import fetch, require_files
+from gprl_lightning.config import Config
+from gprl_lightning.core.batch import PromptBatch
+from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.builtin import policy_folder
+from gprl_lightning.models.policy import Policy, load_policy
+from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
+
+ASSUMED_CHARACTERS = 2000  # of an answer that is not made yet; for the estimate alone
+
+
+def run_benchmark(config: Config, cfg: DictConfig, folder: Path) -> float | None:
+    """Run one benchmark. Return its first figure, or None if there is none.
+
+    Without ``judge.base_url`` the answers are written, and judged by nobody; with
+    ``benchmark.plan=true`` nothing is made, and the judge's cost is told.
+
+    Raises:
+        ConfigError: no benchmark is chosen, or its files cannot be had or are not as published.
+    """
+    prepare(config)
+    benchmark, section = make_benchmark(config), config.benchmark
+    questions, published = load_questions(config, benchmark)
+    judge_model = config.judge.model or benchmark.judge_model
+    cache = Path(config.judge.cache or Path(config.paths.cache) / "judge")
+    planned = partial(
+        estimate, judge=config.judge, model=judge_model, cache=cache, tokens=benchmark.judge_tokens
+    )
+    if section.plan:
+        print("Plan: " + planned(benchmark.comparisons(questions, assumed(questions))).line())
+        return None
+    begin(cfg, folder)
+    started = time.perf_counter()
+    contestant, notes = contestant_of(config, cfg, benchmark, questions)
+    file = benchmark.write_answers(questions, contestant, folder)
+    print(f"{len(contestant.answers)} answers: {file}")
+    answered = time.perf_counter()
+    if config.judge.base_url is None:
+        print("No judge: judge.base_url is not set.")
+        return None
+    comparisons = benchmark.comparisons(questions, contestant)
+    print("Judging: " + planned(comparisons).line(), flush=True)
+    verdicts, usage = ask_judge(comparisons, config.judge, judge_model, cache)
+    report = benchmark.report(questions, contestant, verdicts, judge_model, folder)
+    result = Result(
+        benchmark=benchmark.name,
+        method=config.name,
+        model=contestant.model,
+        judge=judge_model,
+        published_judge=benchmark.judge_model,
+        questions=len(questions),
+        published_questions=published,
+        report=replace(report, notes=(*notes, *report.notes)),
+        biased=is_biased(report, section.max_position_bias),
+        usage=usage,
+        price=price_of(config.judge),
+        seconds={"answers": answered - started, "judge": time.perf_counter() - answered},
+    )
+    write_result(result, folder)
+    print_result(result)
+    write_summary(config, folder, result.final(), {"answers": file})
+    return report.figures[0].value if report.figures else None
+
+
+def make_benchmark(config: Config) -> Benchmark:
+    """Return the benchmark that the configuration names.
+
+    Raises:
+        ConfigError: none is named.
+    """
+    if not config.benchmark._target_:
+        raise ConfigError(
+            "benchmark=none: expected a benchmark for task=benchmark. Choose benchmark="
+            "alpaca_eval_2, arena_hard_v0_1, arena_hard_v2, mt_bench or wildbench."
+        )
+    target = {"_target_": config.benchmark._target_, **config.benchmark.options}
+    return cast(Benchmark, instantiate(target))
+
+
+def load_questions(config: Config, benchmark: Benchmark) -> tuple[list[Question], bool | None]:
+    """Return the questions to ask, and whether they are those that were published.
+
+    None says that nobody can tell: we have never seen them.
+
+    Raises:
+        ConfigError: downloaded questions are not the published ones.
+    """
+    section, files = config.benchmark, benchmark.files()
+    if section.path is not None:
+        folder = require_files(files, Path(section.path).expanduser())
+    else:
+        folder = fetch(files, Path(config.paths.cache) / "benchmarks" / benchmark.name)
+    questions, expected = benchmark.load(folder), benchmark.published_fingerprint
+    found = fingerprint(questions)
+    if section.path is None and expected not in (None, found):
+        raise ConfigError(
+            f"{benchmark.name}: expected questions with the fingerprint {expected}; those that "
+            f"were downloaded to {folder} have {found}. Give benchmark.path=FOLDER to use others."
+        )
+    limit = section.limit
+    published = None if expected is None else expected == found
+    if limit is not None and limit < len(questions):
+        return questions[:limit], False
+    return questions, published
+
+
+def contestant_of(
+    config: Config, cfg: DictConfig, benchmark: Benchmark, questions: Sequence[Question]
+) -> tuple[Contestant, tuple[str, ...]]:
+    """Return the answers of a file, or the policy's, and what is to be said of them."""
+    section = config.benchmark
+    if section.answers is not None:
+        contestant = benchmark.read_answers(Path(section.answers), questions)
+        lacking = len(questions) - len(contestant.answers)
+        note = f"{lacking} of {len(questions)} questions have no answer in {section.answers}."
+        return contestant, (note,) if lacking else ()
+    policy = load_policy(
+        config.policy, policy_folder(config.policy.path, config.paths.cache), temperature=1.0
+    )
+    policy.to("cuda" if torch.cuda.is_available() else "cpu")
+    answers, no_room = answer_questions(
+        policy,
+        questions,
+        benchmark.temperature,
+        partial(draw, cfg.rollout, config.seed),
+        section.max_new_tokens or benchmark.max_new_tokens,
+        section.batch_size,
+        print_progress("answered"),
+    )
+    model = section.model or Path(config.policy.path).name
+    note = f"{no_room} answers are empty: their prompts fill the policy's context."
+    return Contestant(model, answers), (note,) if no_room else ()
+
+
+def draw(
+    rollout: DictConfig,
+    seed: int,
+    policy: Policy,
+    prompts: PromptBatch,
+    temperature: float,
+    max_new_tokens: int,
+) -> tuple[str, ...]:
+    """Return one response for each prompt, from the sampler that ``rollout`` names.
+
+    Temperature 0 is greedy: the likeliest token alone is kept.
+    """
+    greedy = temperature == 0
+    options: dict[str, Any] = {
+        "group_size": 1,
+        "max_new_tokens": max_new_tokens,
+        "temperature": 1.0 if greedy else temperature,
+        "top_p": 1.0,
+        "top_k": 1 if greedy else 0,
+        "min_p": 0.0,
+    }
+    sampler = instantiate(rollout, **options)
+    device = next(policy.parameters()).device
+    return sampler.sample(policy, prompts.to(device), seed).responses
+
+
+def assumed(questions: Sequence[Question]) -> Contestant:
+    """Return answers of a likely length, for an estimate before there are any."""
+    text = "x" * ASSUMED_CHARACTERS
+    return Contestant("plan", {q.uid: (text,) * len(q.turns) for q in questions})
+
+
+def is_biased(report: Report, limit: float) -> bool:
+    """Return True if the judge's position bias is above `limit`, and not by chance."""
+    return report.position is not None and report.position.exceeds(limit)
