@@ -24,13 +24,22 @@ GRIDS = [g for g in options("grid") if g != "none"]
 SEEDS = {"paper_table": 5, "closed_loop": 10}
 REFERENCE = ROOT / "tests/fixtures/gpm_reference/checkpoints"
 
+OWN = "gprl_lightning/sandbox/assets/language_model"
 # An option that is not complete by itself, and what completes it.
 COMPLETED = {
     ("algorithm", "grpo"): "preference_model=sandbox_bt",
-    ("data", "jsonl"): "data.path=README.md",
+    ("data", "jsonl"): "data.path=sandbox",
+    ("data", "skywork"): "data.path=sandbox",
+    ("data", "ultrafeedback"): "data.path=sandbox",
     ("drift", "replay"): "drift.schedule=runs/some_run/metrics.csv",
+    ("experiment", "own"): f"policy.path={OWN} data.path=README.md preference_model.path={OWN}",
+    ("policy", "folder"): "policy.path=sandbox",
+    ("policy", "llama3_8b_instruct"): "policy.path=sandbox",
     ("preference_model", "folder"): "preference_model.path=sandbox",
     ("preference_model", "folder_bt"): "preference_model.path=sandbox",
+    ("preference_model", "gpm_gemma_2_2b"): "preference_model.path=sandbox",
+    ("preference_model", "gpm_gemma_2b"): "preference_model.path=sandbox",
+    ("preference_model", "gpm_llama3_1_8b"): "preference_model.path=sandbox",
 }
 
 
@@ -41,7 +50,7 @@ def test_every_option_composes(group, option, monkeypatch):
     if completion:
         with pytest.raises(ConfigError, match=completion.split(".")[0].split("=")[0]):
             validate(composed(f"{group}={option}"))
-    more = [completion] if completion else []
+    more = completion.split(" ") if completion else []
     assert isinstance(validate(composed(f"{group}={option}", *more)), Config)
 
 
@@ -250,7 +259,8 @@ def test_a_login_is_found_in_netrc(monkeypatch, tmp_path):
 
 def test_a_preference_model_s_own_k_is_accepted():
     path = f"preference_model.path={REFERENCE}/gemma2_d4"
-    assert validate(composed(path, "preference_model.num_axes=2")).preference_model.num_axes == 2
+    more = ("preference_model.num_axes=2", "sandbox_only=false")
+    assert validate(composed(path, *more)).preference_model.num_axes == 2
 
 
 @pytest.mark.parametrize(

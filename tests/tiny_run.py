@@ -24,6 +24,7 @@ def tiny_settings(folder: Path) -> dict[str, str | int | float]:
     prompts = folder / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": f"say {i}"}) + "\n" for i in range(8)))
     return {
+        "sandbox_only": "false",
         "policy.path": str(folder / "policy"),
         "preference_model.path": str(folder / "judge"),
         "data.path": str(prompts),

@@ -10,6 +10,7 @@ from gprl_lightning.study.page import write_study
 from gprl_lightning.study.runs import is_grid
 from gprl_lightning.tracking.loggers import read_metrics
 from gprl_lightning.tracking.report import print_table, summary_rows, write_report
+from gprl_lightning.tracking.run_folder import cautions_of
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     if is_grid(folder):
         print(write_study(folder))
         return 0
-    print_table(summary_rows(read_metrics(folder / "metrics.csv")), str(folder))
+    columns = read_metrics(folder / "metrics.csv")
+    print_table(summary_rows(columns, cautions_of(folder)), str(folder))
     print(write_report(folder))
     return 0

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from gprl_lightning.config import Config
 from gprl_lightning.config.checkpoint_headers import head_rows
+from gprl_lightning.config.roads import BUILTIN_MODELS, check_given, check_roads
 from gprl_lightning.errors import ConfigError
 
-BUILTIN_MODELS = ("sandbox", "smollm2_135m")
 DATA_FILES = (".jsonl", ".json", ".parquet")
 SCHEDULERS = (
     "constant",
@@ -42,7 +42,9 @@ def cross_check(config: Config) -> None:
     check_preference_model(config)
     check_data(config)
     check_optimisation(config)
+    check_given(config)
     check_paths(config)
+    check_roads(config)
     check_wandb(config.logger)
 
 

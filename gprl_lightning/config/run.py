@@ -93,6 +93,8 @@ class Config:
     seed: int = 0
     iterations: int = 80
     checkpoint_every: int = 20
+    # The settings are the sandbox's: a policy, prompts or reward from elsewhere are refused
+    sandbox_only: bool = False
     # A checkpoint or a run's folder to go on from; None: this run's own folder, if it has one
     ckpt_path: str | None = None
     threads: int | None = None  # of PyTorch on the CPU; None: PyTorch's own choice

@@ -50,7 +50,13 @@ def run_folder(part: str = "path") -> str:
     return {"path": str(path), "name": path.name, "group": path.parent.name}[part]
 
 
+def by_lora(full: float, adapters: float, *, _root_: DictConfig) -> float:
+    """``${by_lora:1e-6,1e-5}`` in conf/: the first for all weights, the second with adapters."""
+    return full if _root_.policy.get("lora") is None else adapters
+
+
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+OmegaConf.register_new_resolver("by_lora", by_lora, replace=True)
 
 
 def validate(cfg: DictConfig) -> Config:

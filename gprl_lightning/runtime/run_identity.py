@@ -23,7 +23,7 @@ FORMAT = 3
 # Keys that change no number of the training, or whose content a fingerprint holds.
 HARMLESS = (
     "iterations", "checkpoint_every", "ckpt_path", "name", "threads", "task", "resume", "logger",
-    "keep_freed_memory",
+    "keep_freed_memory", "sandbox_only",
     "paths", "evaluation", "callbacks.rollout_table", "preference_training", "policy.path",
     "policy.chat_template", "preference_model.path", "preference_model.chat_template", "data.path",
     "data.split", "data.prompt_key", "data.chosen_key", "data.rejected_key", "data.system_prompt",

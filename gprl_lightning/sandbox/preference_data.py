@@ -13,11 +13,11 @@ from filelock import FileLock
 
 from gprl_lightning.config import Config, DataConfig, PolicyConfig
 from gprl_lightning.data.preferences import PreferencePair, read_pairs
-from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.models.builtin import ASSETS, policy_folder
 from gprl_lightning.models.policy import Policy, load_policy
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.sandbox.pairs import label_pairs, sample_responses
+from gprl_lightning.sandbox.prompts import sandbox_prompts
 
 # What decides a label: the gold's code and its data.
 GOLD_CODE = ("gold.py", "ngram.py", "sentences.py", "requests.py", "pairs.py")
@@ -73,7 +73,8 @@ def _make(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
     from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
 
     options = config.preference_training
-    prompts, _ = load_prompts(DataConfig(path="sandbox", system_prompt=config.data.system_prompt))
+    data = DataConfig(path="sandbox", system_prompt=config.data.system_prompt)
+    prompts, _ = sandbox_prompts(data)
     per_prompt = options.responses_per_prompt
     sampling = Sampling(per_prompt, config.rollout.max_new_tokens, config.rollout.temperature)
     prompts = prompts[: options.sandbox_prompts]

@@ -12,14 +12,13 @@ import torch
 from filelock import FileLock
 
 from gprl_lightning.config import Config
-from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.sandbox.pairs import sample_responses
 from gprl_lightning.sandbox.preference_data import starting_policy
 from gprl_lightning.study import planting
 from gprl_lightning.study.planting import PLANTS
 from gprl_lightning.study.pool import Measured, Pool, Version, make_pool, with_own_worse
-from gprl_lightning.tasks.build import build_preference_model
+from gprl_lightning.tasks.build import build_preference_model, build_prompts
 from gprl_lightning.tasks.sandbox_preference_model import fingerprint
 
 POOL_SEED = 99  # keeps this sampling apart from that of pairs, whose seeds are small
@@ -41,7 +40,7 @@ def study_pool(config: Config) -> Pool:
 def _made(config: Config) -> Pool:
     options, judge = config.detectors, build_preference_model(config)
     policy = starting_policy(config)
-    prompts, _ = load_prompts(config.data)
+    prompts, _ = build_prompts(config.data)
     # The last train requests: of these a preference model has seen the fewest pairs.
     asked = [(p.uid, p.messages) for p in prompts[-options.prompts :]]
     size, longest = options.responses + 1, config.rollout.max_new_tokens

@@ -10,9 +10,11 @@ import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from gprl_lightning.callbacks.caution import Caution, say
 from gprl_lightning.callbacks.iteration_checkpoint import IterationCheckpoint
 from gprl_lightning.callbacks.progress import IterationBar
 from gprl_lightning.config import Config
+from gprl_lightning.config.cautions import setup_cautions
 from gprl_lightning.data.prompts import PromptLoader
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy, save_policy
@@ -70,6 +72,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
             *held_out_evaluation(config, policy, held_out, module),
             *[instantiate(c) for c in cfg.callbacks.values()],
             IterationBar(),
+            Caution(),
             saving,
         ],
         logger=[csv, *[instantiate(c) for c in cfg.logger.values()]],
@@ -93,12 +96,17 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
         csv.continue_from(iteration_of(checkpoint))
         print(f"going on from {checkpoint}")
     begin(cfg, folder)
+    cautions = setup_cautions(config, preference_model.num_axes)
+    if trainer.is_global_zero:
+        say(cautions)
     with recorded_by(trainer.loggers, cfg):
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=False)
-    return finish(config, trainer, policy, folder)
+    return finish(config, trainer, policy, folder, cautions)
 
 
-def finish(config: Config, trainer: L.Trainer, policy: Policy, folder: Path) -> float | None:
+def finish(
+    config: Config, trainer: L.Trainer, policy: Policy, folder: Path, cautions: list[str]
+) -> float | None:
     """Save the policy, the summary and the report; print the closing table."""
     if not trainer.is_global_zero:
         return None
@@ -112,7 +120,7 @@ def finish(config: Config, trainer: L.Trainer, policy: Policy, folder: Path) -> 
         "checkpoints": folder / "checkpoints",
         "report": folder / "report.png",
     }
-    write_summary(config, folder, final, paths)
-    print_table(summary_rows(columns), f"{config.name}, seed {config.seed}")
+    write_summary(config, folder, final, paths, cautions)
+    print_table(summary_rows(columns, cautions), f"{config.name}, seed {config.seed}")
     print(f"results: {os.path.relpath(folder)}   picture: {os.path.relpath(folder / 'report.png')}")
     return final.get(metrics.EVAL_WIN_RATE)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.cautions import result_cautions
 from gprl_lightning.tracking.loggers import read_metrics
 
 Columns = dict[str, tuple[list[int], list[float]]]
@@ -99,8 +100,13 @@ def _single(panel, columns: Columns, names: dict[str, str], title: str, unit: st
             panel.plot(*columns[name], label=label)
 
 
-def summary_rows(columns: Columns) -> list[tuple[str, str]]:
-    """The closing table of a run: (what, value) rows, only of what was measured."""
+def summary_rows(columns: Columns, cautions: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """The closing table of a run: (what, value) rows, only of what was measured.
+
+    Args:
+        columns: of the run's metrics.csv.
+        cautions: of the run's set-up; those of its results are found here.
+    """
     last = {name: values[-1] for name, (_, values) in columns.items()}
     first = {name: values[0] for name, (_, values) in columns.items()}
     rows: list[tuple[str, str]] = []
@@ -130,7 +136,8 @@ def summary_rows(columns: Columns) -> list[tuple[str, str]]:
         if name in columns:
             values = columns[name][1]
             rows.append((name, f"{sum(values) / len(values):.3f} s per iteration"))
-    return rows
+    results = result_cautions({name: values for name, (_, values) in columns.items()})
+    return rows + [("caution", text) for text in (*cautions, *results.values())]
 
 
 def _change(label: str, name: str, first: dict, last: dict, form: str) -> tuple[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -50,15 +52,26 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
 
 
+def cautions_of(folder: Path) -> list[str]:
+    """Return what ``summary.json`` says against the set-up of a run; empty while it goes on."""
+    file = folder / SUMMARY_FILE
+    return json.loads(file.read_text(encoding="utf8")).get("cautions", []) if file.exists() else []
+
+
 def write_summary(
-    config: Config, folder: Path, final: dict[str, float], paths: dict[str, Path]
+    config: Config,
+    folder: Path,
+    final: dict[str, float],
+    paths: dict[str, Path],
+    cautions: Sequence[str] = (),
 ) -> None:
-    """``summary.json``: what a grid's table reads, and what made the run."""
+    """``summary.json``: what a grid's table reads, what made the run, its cautions."""
     summary = {
         "name": config.name,
         "seed": config.seed,
         "final": final,
         "paths": {name: str(path) for name, path in paths.items()},
+        "cautions": list(cautions),
         **provenance(),
     }
     write_json(folder / SUMMARY_FILE, summary)

@@ -230,6 +230,7 @@ def set_stop_probability(model: LlamaForCausalLM, probability: float) -> None:
 def overrides(setup: Setup, world: World, *more: str) -> list[str]:
     """The command line of ``train.py`` for an endless run of this setup, without evaluation."""
     return [
+        "sandbox_only=false",
         f"policy.path={world.policy}",
         "preference_model=folder",
         f"preference_model.path={world.preference_model}",

@@ -114,13 +114,12 @@ def test_the_papers_setting_without_adapters_is_valid():
 
 def test_smollm2_trains_its_preference_model_on_its_first_layers(tmp_path):
     """All of the preset, on a tiny Llama: pairs, preference model on demand, policy, evaluation."""
-    save_policy(tiny_policy(), tmp_path / "policy")
+    save_policy(tiny_policy(), tmp_path / "cache" / "smollm2_135m")
     run(
         tmp_path / "run",
         "experiment=smollm2_135m",
         *ON_A_CPU,
         f"paths.cache={tmp_path / 'cache'}",
-        f"policy.path={tmp_path / 'policy'}",
         "preference_training.backbone_layers=1",
         "preference_training.sandbox_prompts=8",
         "preference_training.sandbox_pairs=24",
@@ -135,7 +134,7 @@ def test_smollm2_trains_its_preference_model_on_its_first_layers(tmp_path):
     (folder,) = (tmp_path / "cache").glob("gpm_k3_*/")
     made = json.loads((folder / "config.json").read_text())
     assert made["num_hidden_layers"] == 1
-    assert made["preference_model"]["base_model"] == str(tmp_path / "policy")
+    assert made["preference_model"]["base_model"] == "smollm2_135m"
     judge = load_preference_model(folder, num_axes=3)
     # Trained: the first layer of the policy, which it started from, has moved.
     before = tiny_policy().model.model.layers[0].mlp.up_proj.weight

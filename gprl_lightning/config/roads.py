@@ -1,0 +1,106 @@
+"""Which roads lead where: the sandbox's settings are for the sandbox, one's own take `own`.
+
+The sandbox's learning rate (3e-4), 64 new tokens and β of 0.1 suit its model of 1M parameters. On a
+real policy they end in babble that its own reward calls a win; so they are refused there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gprl_lightning.config.run import Config
+from gprl_lightning.errors import ConfigError
+
+BUILTIN_MODELS = ("sandbox", "smollm2_135m")
+
+# What conf/ has in the places of one's own files.
+PLACEHOLDERS = {
+    "policy": "./my_policy",
+    "data": "./my_prompts.jsonl",
+    "preference_model": "./my_preference_model",
+}
+
+
+def check_given(config: Config) -> None:
+    """Raise ConfigError with all of one's own parts that are still to be named."""
+    found = {section: getattr(config, section).path for section in PLACEHOLDERS}
+    left = [s for s, p in found.items() if p == PLACEHOLDERS[s] and not Path(p).exists()]
+    if left:
+        keys = [f"{section}.path" for section in left]
+        reward = "preference_model" in left
+        hint = " A reward of another kind: preference_model=..." if reward else ""
+        raise ConfigError(
+            f"{', '.join(keys)}: expected a path of your own; found none. Add "
+            f"{' '.join(f'{key}=...' for key in keys)} .{hint}"
+        )
+
+
+def check_roads(config: Config) -> None:
+    """Check that policy, prompts, reward and judge belong together.
+
+    Raises:
+        ConfigError: something of one's own under the sandbox's settings; or a reward or judge that
+            knows the sandbox's requests alone, with another policy or other prompts.
+    """
+    if config.task != "train_policy":
+        return
+    if config.sandbox_only:
+        _require_sandbox(config)
+    _check_reward(config)
+    if config.evaluation.judge == "sandbox_gold" and config.data.path != "sandbox":
+        raise ConfigError(
+            f"evaluation.judge=sandbox_gold: expected data.path=sandbox, because it knows the "
+            f"sandbox's requests alone; found data.path={config.data.path}. Set "
+            "evaluation.judge=preference_model or none, or data=sandbox."
+        )
+
+
+def _require_sandbox(config: Config) -> None:
+    foreign = {
+        "policy.path": config.policy.path not in BUILTIN_MODELS,
+        "data.path": config.data.path != "sandbox",
+        "preference_model.path": config.preference_model.path not in BUILTIN_MODELS,
+    }
+    for key, is_foreign in foreign.items():
+        if is_foreign:
+            section = key.partition(".")[0]
+            raise ConfigError(
+                f"{key}={getattr(config, section).path}: expected sandbox, because this experiment "
+                f"has the sandbox's learning rate ({config.optimizer.get('lr')}), "
+                f"rollout.max_new_tokens={config.rollout.max_new_tokens} and "
+                f"algorithm.kl_coef={config.algorithm.kl_coef}, which ruin any other policy. "
+                f"Type instead:\n  {own_command(config)}\n"
+                "or set sandbox_only=false to keep these settings."
+            )
+
+
+def _check_reward(config: Config) -> None:
+    """A built-in preference model is trained on the policy's answers to the sandbox's requests."""
+    model, policy, data = config.preference_model, config.policy.path, config.data.path
+    if model.path not in BUILTIN_MODELS or model.kind == "gold":
+        return
+    for key, value, fits in (
+        ("policy.path", policy, policy in BUILTIN_MODELS),
+        ("data.path", data, data == "sandbox"),
+    ):
+        if not fits:
+            raise ConfigError(
+                f"preference_model.path={model.path}: expected a reward of your own, because this "
+                "one would be trained now, on gold labels of the sandbox's short requests; found "
+                f"{key}={value}. Type instead:\n  {own_command(config)}"
+            )
+
+
+def own_command(config: Config) -> str:
+    """Return the command line that trains with the same parts on the road for one's own."""
+    policy, data, reward = config.policy.path, config.data.path, config.preference_model
+    own = reward.path not in BUILTIN_MODELS
+    group = "folder_bt" if own and reward.kind == "bradley_terry" else "folder"
+    words = [
+        "python train.py experiment=own",
+        f"policy.path={policy}",
+        f"data.path={'prompts.jsonl' if data == 'sandbox' else data}",
+        f"preference_model={group}",
+        f"preference_model.path={reward.path if own else 'my/preference_model'}",
+    ]
+    return " ".join(words)

@@ -1,0 +1,42 @@
+"""What in a run's metrics says that its win rate should not be believed yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gprl_lightning.tracking import metrics
+
+WINDOW = 5  # iterations that a caution looks back
+KL_BOUND = 0.5  # nats per token; text has turned to babble at 2
+ALL = 1 - 1e-9
+MOST = 0.5
+WATCHED = (metrics.KL, metrics.TRUNCATED_FRACTION, metrics.NO_SIGNAL_FRACTION)
+
+
+def result_cautions(history: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    """Return a sentence by the name of each metric that is out of bounds. Bounds are ours.
+
+    Args:
+        history: values by metric and iteration, the newest last; the last `WINDOW` are read.
+    """
+    found: dict[str, str] = {}
+    recent = {name: list(values)[-WINDOW:] for name, values in history.items() if len(values)}
+    means = {name: sum(values) / len(values) for name, values in recent.items()}
+    kl = means.get(metrics.KL, 0.0)
+    if kl > KL_BOUND:
+        found[metrics.KL] = (
+            f"KL to the starting policy is {kl:.2f} nats per token, beyond {KL_BOUND}: read the "
+            "responses before the win rate. Lower optimizer.lr, or raise algorithm.kl_coef."
+        )
+    if means.get(metrics.TRUNCATED_FRACTION, 0.0) >= ALL:
+        found[metrics.TRUNCATED_FRACTION] = (
+            "every response was cut at rollout.max_new_tokens: the policy cannot learn to stop. "
+            "Raise it, or check the policy's chat template and end-of-sequence token."
+        )
+    silent = means.get(metrics.NO_SIGNAL_FRACTION, 0.0)
+    if silent > MOST:
+        found[metrics.NO_SIGNAL_FRACTION] = (
+            f"the reward tells no response from another in {silent:.0%} of the groups: they teach "
+            "nothing. Check the reward, or raise rollout.temperature or rollout.group_size."
+        )
+    return found
