@@ -54,31 +54,26 @@ def simpo(
     return -(right * log_sigmoid(reward) + (1 - right) * log_sigmoid(-reward))
 
 
+def square(logprobs: Row, reference: Row, gains: Row, beta: float, hard: bool) -> float:
+    """½ Σ (log π/π_t − gain/β)²; hard: gain ½ for the one that gained more, −½ for the other."""
+    if hard:
+        lead = gains[0] - gains[1]
+        gains = (0.0, 0.0) if lead == 0 else (0.5, -0.5) if lead > 0 else (-0.5, 0.5)
+    return sum((logprobs[i] - reference[i] - gains[i] / beta) ** 2 for i in (0, 1)) / 2
+
+
 # ---- groups -------------------------------------------------------------------------------------
 
 
-def sppo_targets(logits: Grid, beta: float) -> list[float]:
-    """(P(y_i > π) − ½) / β, P the mean of σ(s/τ) over the group, with P(y_i > y_i) = ½."""
+def win_gains(logits: Grid) -> list[float]:
+    """P(y_i > π) − ½, P the mean of σ(s/τ) over the group, with P(y_i > y_i) = ½."""
     size = len(logits)
-    chances = [sum(sigmoid(logits[i][j]) for j in range(size)) / size for i in range(size)]
-    return [(chance - 0.5) / beta for chance in chances]
+    return [sum(sigmoid(logits[i][j]) for j in range(size)) / size - 0.5 for i in range(size)]
 
 
-def sppo_hard_targets(logits: Grid, beta: float) -> list[float]:
-    """½/β for the best response, −½/β for the worst, 0 for the others and where all are level."""
-    soft = sppo_targets(logits, 1.0)
-    best, worst = best_and_worst(soft)
-    if soft[best] == soft[worst]:
-        return [0.0] * len(soft)
-    return [
-        0.5 / beta if i == best else -0.5 / beta if i == worst else 0.0 for i in range(len(soft))
-    ]
-
-
-def gpo_targets(logits: Grid, beta: float) -> list[float]:
-    """The mean of s(y_i > y_j)/τ over the group, divided by β."""
-    size = len(logits)
-    return [sum(row) / size / beta for row in logits]
+def score_gains(logits: Grid) -> list[float]:
+    """The mean of s(y_i > y_j)/τ over the group."""
+    return [sum(row) / len(logits) for row in logits]
 
 
 def best_and_worst(quality: Row) -> tuple[int, int]:
@@ -90,3 +85,58 @@ def best_and_worst(quality: Row) -> tuple[int, int]:
         if value <= quality[worst]:
             worst = i
     return best, worst
+
+
+# ---- advantage rules ----------------------------------------------------------------------------
+
+Table = Sequence[Sequence[Sequence[float]]]  # [i][j][axis]
+
+
+def mean(values: Row) -> float:
+    return math.fsum(values) / len(values)
+
+
+def spread(values: Row) -> float:
+    return math.sqrt(mean([(value - mean(values)) ** 2 for value in values]))
+
+
+def mean_scores(pairs: Table) -> list[list[float]]:
+    """The mean score of each response against the others, by axis."""
+    size, axes = len(pairs), len(pairs[0][0])
+    return [
+        [sum(pairs[i][j][a] for j in range(size) if j != i) / (size - 1) for a in range(axes)]
+        for i in range(size)
+    ]
+
+
+def lampo(pairs: Table, weights: Row, confidence: Row, temperature: float, epsilon: float) -> Row:
+    """Each gap times the σ of by how much the policy prefers the loser, over the group's std."""
+    gains = []
+    for i in range(len(pairs)):
+        gain = 0.0
+        for j in range(len(pairs)):
+            gap = sum(weight * score for weight, score in zip(weights, pairs[i][j], strict=True))
+            if gap == 0:
+                continue
+            winner, loser = (i, j) if gap > 0 else (j, i)
+            gain += sigmoid((confidence[loser] - confidence[winner]) / temperature) * gap
+        gains.append(gain / (len(pairs) - 1))
+    return [gain / (spread(gains) + epsilon) for gain in gains]
+
+
+def vpo(rewards: Grid, weightings: Grid, epsilon: float) -> list[float]:
+    """The best of the group less the best of the rest, meaned over weightings, z-scored."""
+    worth = []
+    for i in range(len(rewards)):
+        gains = []
+        for weighting in weightings:
+            value = [sum(w * r for w, r in zip(weighting, row, strict=True)) for row in rewards]
+            gains.append(max(value) - max(v for j, v in enumerate(value) if j != i))
+        worth.append(mean(gains))
+    return [(value - mean(worth)) / (spread(worth) + epsilon) for value in worth]
+
+
+def reinforce_pp(rewards: Grid, epsilon: float) -> list[list[float]]:
+    """[group][response] less the mean of all of them, over the std of all of them."""
+    flat = [reward for row in rewards for reward in row]
+    return [[(r - mean(flat)) / (spread(flat) + epsilon) for r in row] for row in rewards]

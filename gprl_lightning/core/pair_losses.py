@@ -3,7 +3,7 @@
 A loss reads whole responses: sums of log-probabilities, in nats, in two columns, the chosen and the
 rejected. It returns one number per pair; whoever calls it takes the mean over the pairs of a step.
 
-    pairs = PairLogprobs(logprobs, ref_logprobs, tokens, labels)
+    pairs = PairLogprobs(logprobs, ref_logprobs, tokens, labels, gains)
     terms = DPO(beta=0.1)(pairs)
     terms.loss.mean().backward()
 """
@@ -27,12 +27,15 @@ class PairLogprobs:
         ref_logprobs: log π_ref of it, without gradient; not read where the loss has no reference.
         tokens: number of its tokens, at least 1.
         labels: probability that the chosen response is the better one; 1 where it is certain.
+        gains: what each response gained against its group (`core.game_gains`), or, where pairs come
+            alone, its label less ½; for `core.square_loss`.
     """
 
     logprobs: Float[Tensor, "pairs 2"]
     ref_logprobs: Float[Tensor, "pairs 2"]
     tokens: Int[Tensor, "pairs 2"]
     labels: Float[Tensor, " pairs"]
+    gains: Float[Tensor, "pairs 2"]
 
 
 @dataclass(frozen=True)

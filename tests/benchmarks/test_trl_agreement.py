@@ -17,7 +17,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gprl_lightning.core.pair_losses import DPO, IPO, PairLogprobs, SimPO
-from gprl_lightning.core.square_loss import SPPO, square_loss
+from gprl_lightning.core.square_loss import SquareLoss
 
 pytestmark = pytest.mark.benchmark
 
@@ -89,7 +89,9 @@ def ours(policy: LlamaForCausalLM, reference: LlamaForCausalLM) -> PairLogprobs:
     with torch.no_grad():
         ref_logprobs = sums(reference)
     tokens = batch()["completion_mask"].sum(1).view(2, -1).T
-    return PairLogprobs(sums(policy), ref_logprobs, tokens, torch.ones(len(ROWS)).double())
+    labels = torch.ones(len(ROWS)).double()
+    gains = torch.tensor([[0.3, -0.4]]).double().expand(len(ROWS), 2)
+    return PairLogprobs(sums(policy), ref_logprobs, tokens, labels, gains)
 
 
 def gradients(loss: torch.Tensor, model: LlamaForCausalLM) -> torch.Tensor:
@@ -111,15 +113,8 @@ def rows_of_text():
 OURS = {
     "sigmoid": lambda pairs, beta: DPO(beta)(pairs).loss.mean(),
     "ipo": lambda pairs, beta: IPO(beta)(pairs).loss.mean(),
-    # TRL adds the squares of the two answers of a pair.
-    "sppo_hard": lambda pairs, beta: (
-        square_loss(
-            pairs.logprobs - pairs.ref_logprobs,
-            SPPO(beta, "hard")(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double().expand(3, 2, 2)),
-        )
-        .sum(1)
-        .mean()
-    ),
+    # TRL adds the squares of the two answers of a pair; ours is their mean.
+    "sppo_hard": lambda pairs, beta: 2 * SquareLoss(beta, hard=True)(pairs).loss.mean(),
 }
 
 

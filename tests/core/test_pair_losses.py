@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from gprl_lightning.core.pair_losses import DPO, IPO, PairLogprobs, SimPO
+from gprl_lightning.core.square_loss import SquareLoss
 from tests import oracle_objectives as oracle
 from tests.core.examples import double
 
-LOSSES = (DPO(), IPO(), SimPO())
+LOSSES = (DPO(), IPO(), SimPO(), SquareLoss(beta=0.01))
 LABELS = (1.0, 1.0, 0.7, 0.0, 0.5)
 
 
@@ -27,6 +28,7 @@ def example() -> PairLogprobs:
         ref_logprobs=reference,
         tokens=tokens,
         labels=double(LABELS),
+        gains=noise[2] / 4,
     )
 
 
@@ -84,15 +86,31 @@ def test_swapping_a_pair_with_its_label_changes_nothing(loss):
     loss = replace(loss, gamma_beta_ratio=0.0) if isinstance(loss, SimPO) else loss
     pairs = example()
     other = PairLogprobs(
-        pairs.logprobs.flip(1), pairs.ref_logprobs.flip(1), pairs.tokens.flip(1), 1 - pairs.labels
-    )
+        pairs.logprobs.flip(1), pairs.ref_logprobs.flip(1), pairs.tokens.flip(1),
+        1 - pairs.labels, pairs.gains.flip(1),
+    )  # fmt: skip
     torch.testing.assert_close(loss(pairs).loss, loss(other).loss)
     torch.testing.assert_close(loss(pairs).margin, -loss(other).margin)
 
 
+@pytest.mark.parametrize("beta", [1e-3, 0.5])
+@pytest.mark.parametrize("hard", [False, True])
+def test_the_square_loss_against_the_oracle(beta, hard):
+    pairs = example()
+    expected = [
+        oracle.square(p, r, g, beta, hard)
+        for p, r, g in zip(
+            pairs.logprobs.tolist(), pairs.ref_logprobs.tolist(), pairs.gains.tolist(), strict=True
+        )
+    ]
+    found = SquareLoss(beta, hard)(pairs).loss
+    torch.testing.assert_close(found, double(expected), atol=1e-9, rtol=1e-12)
+
+
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 def test_a_certain_label_raises_the_chosen_response(loss):
-    pairs = replace(example(), labels=torch.ones(5, dtype=torch.float64))
+    certain = {"labels": torch.ones(5).double(), "gains": double([[0.5, -0.5]] * 5)}
+    pairs = replace(example(), **certain)
     (slope,) = torch.autograd.grad(loss(pairs).loss.sum(), pairs.logprobs)
     if isinstance(loss, IPO):  # past its target it holds the pair back
         behind = loss(pairs).margin < 1 / (2 * loss.beta)
@@ -114,6 +132,8 @@ def test_the_reference_is_read_exactly_where_a_loss_says_so(loss):
         (DPO(), "label_smoothing", 0.1),
         (IPO(), "beta", 0.2),
         (IPO(), "per_token", False),
+        (SquareLoss(), "beta", 2e-3),
+        (SquareLoss(), "hard", True),
         (SimPO(), "beta", 2.0),
         (SimPO(), "gamma_beta_ratio", 0.3),
         (SimPO(), "label_smoothing", 0.1),
@@ -132,7 +152,8 @@ def test_a_far_policy_stays_finite():
     """A log-ratio of ± 1e4 nats: no overflow, and the wrong order still has a gradient."""
     logprobs = torch.tensor([[-1e4, 0.0], [0.0, -1e4]], requires_grad=True)
     tokens = torch.full((2, 2), 10)
-    pairs = PairLogprobs(logprobs, torch.zeros(2, 2), tokens, torch.ones(2))
+    gains = torch.tensor([[0.5, -0.5]]).expand(2, 2)
+    pairs = PairLogprobs(logprobs, torch.zeros(2, 2), tokens, torch.ones(2), gains)
     for loss in LOSSES:
         terms = loss(pairs)
         (slope,) = torch.autograd.grad(terms.loss.sum(), logprobs)
