@@ -39,7 +39,12 @@ class Reply:
             ]  # fmt: skip
             choice["logprobs"] = {"content": tokens}
         words = sum(len(m["content"].split()) for m in request["messages"])
-        usage = {"prompt_tokens": words, "completion_tokens": len((self.text or "").split())}
+        said = len((self.text or "").split())
+        usage = {
+            "prompt_tokens": words,
+            "completion_tokens": said,
+            "total_tokens": words + said,
+        }
         return json.dumps({"model": "m", "choices": [choice], "usage": usage}).encode()
 
 

@@ -16,7 +16,8 @@ COMMIT = "0" * 39 + "1"
 
 @contextmanager
 def hub(root: Path) -> Iterator[str]:
-    """Serve ``root/<owner>/<name>/`` as model repositories; the address, for ``HF_ENDPOINT``."""
+    """Serve ``root/<owner>/<name>/`` as repositories of models and of data sets; the address, for
+    ``HF_ENDPOINT``."""
 
     class Repositories(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -27,7 +28,7 @@ def hub(root: Path) -> Iterator[str]:
 
         def _answer(self, body: bool) -> None:
             path = self.path.partition("?")[0].strip("/")
-            if path.startswith("api/models/"):
+            if path.startswith(("api/models/", "api/datasets/")):
                 owner, name, *rest = path.split("/")[2:]
                 folder = root / owner / name
                 files = [f.name for f in folder.iterdir()] if folder.is_dir() else None
@@ -38,7 +39,9 @@ def hub(root: Path) -> Iterator[str]:
                 if rest[:1] == ["tree"]:
                     listing = [{"type": "file", "path": f, "oid": f, "size": 1} for f in files]
                 return self._send(200, json.dumps(listing).encode(), body)
-            owner, name, resolve, _, *file = path.split("/")
+            parts = path.removeprefix("datasets/").split("/")
+            owner, name, resolve, _, *file = [*parts, "", "", ""]
+            file = [part for part in file if part]
             found = root / owner / name / "/".join(file)
             if resolve != "resolve" or not found.is_file():
                 headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from hydra.utils import instantiate
@@ -24,6 +24,7 @@ from gprl_lightning.core.batch import PromptBatch
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy
+from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
 
 ASSUMED_CHARACTERS = 2000  # of an answer that is not made yet; for the estimate alone
@@ -138,11 +139,13 @@ def contestant_of(
         config.policy, policy_folder(config.policy.path, config.paths.cache), temperature=1.0
     )
     policy.to("cuda" if torch.cuda.is_available() else "cpu")
+    sampler: Sampler = instantiate(cfg.rollout.sampler)
+    sampler.weights_changed(policy, 0)
     answers, no_room = answer_questions(
         policy,
         questions,
         benchmark.temperature,
-        partial(draw, cfg.rollout, config.seed),
+        partial(draw, sampler, config.seed),
         section.max_new_tokens or benchmark.max_new_tokens,
         section.batch_size,
         print_progress("answered"),
@@ -153,29 +156,23 @@ def contestant_of(
 
 
 def draw(
-    rollout: DictConfig,
+    sampler: Sampler,
     seed: int,
     policy: Policy,
     prompts: PromptBatch,
     temperature: float,
     max_new_tokens: int,
 ) -> tuple[str, ...]:
-    """Return one response for each prompt, from the sampler that ``rollout`` names.
-
-    Temperature 0 is greedy: the likeliest token alone is kept.
-    """
+    """Return one response for each prompt. Temperature 0 is greedy: the likeliest token alone."""
     greedy = temperature == 0
-    options: dict[str, Any] = {
-        "group_size": 1,
-        "max_new_tokens": max_new_tokens,
-        "temperature": 1.0 if greedy else temperature,
-        "top_p": 1.0,
-        "top_k": 1 if greedy else 0,
-        "min_p": 0.0,
-    }
-    sampler = instantiate(rollout, **options)
+    sampling = Sampling(
+        group_size=1,
+        max_new_tokens=max_new_tokens,
+        temperature=1.0 if greedy else temperature,
+        top_k=1 if greedy else 0,
+    )
     device = next(policy.parameters()).device
-    return sampler.sample(policy, prompts.to(device), seed).responses
+    return sampler.sample(policy, prompts.to(device), sampling, seed).responses
 
 
 def assumed(questions: Sequence[Question]) -> Contestant:
