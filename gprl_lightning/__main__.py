@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "report": "write the picture and table of a run again, or the page of a grid",
     "inspect": "show a logged group and derive its advantages again",
+    "paper-table": "gather benchmarks by method beside the paper's figures",
 }
 
 
@@ -16,9 +17,9 @@ def main() -> int:
     name, *arguments = sys.argv[1:] or ["--help"]
     if name not in COMMANDS:
         print("usage: python -m gprl_lightning COMMAND …\n")
-        print("\n".join(f"  {command:10} {what}" for command, what in COMMANDS.items()))
+        print("\n".join(f"  {command:12} {what}" for command, what in COMMANDS.items()))
         return 0 if name in ("-h", "--help") else 2
-    return import_module(f"gprl_lightning.cli.{name}").main(arguments)
+    return import_module(f"gprl_lightning.cli.{name.replace('-', '_')}").main(arguments)
 
 
 if __name__ == "__main__":
