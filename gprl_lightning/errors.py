@@ -79,6 +79,10 @@ class WeightsUnchanged(InvariantError):
     """An update with a learning rate above 0 left the weights as they were."""
 
 
+class NotFinite(InvariantError):
+    """A figure that the run rests on (weights, a judge's scores, an evaluation) is NaN or Inf."""
+
+
 class TooManyBadSteps(InvariantError):
     """More optimiser steps than allowed had a loss or a gradient that is not finite."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.core.preference import pairwise_scores, total_scores
+from gprl_lightning.errors import NotFinite
 from gprl_lightning.evaluation.diversity import distinct_bigrams
 from gprl_lightning.evaluation.judges import Judge
 from gprl_lightning.evaluation.win_rate import length_controlled_win_rate, win_rate
@@ -28,6 +30,16 @@ class Answers:
     texts: list[str]
     lengths: list[int]
     rollouts: list[Rollout]
+
+
+def _require_finite(values: Mapping[str, float]) -> None:
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise NotFinite(
+            f"evaluation.judge: expected finite figures; found {bad[0]}={values[bad[0]]} "
+            f"({len(bad)} of {len(values)}). The policy or a judge gives NaN or Inf: lower "
+            "optimizer.lr, or choose another judge."
+        )
 
 
 class HeldOutEvaluation(L.Callback):
@@ -53,7 +65,8 @@ class HeldOutEvaluation(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         reference = pl_module.reference.module
         # The sampler may hold weights of its own: the policy's, and no others.
-        self.baseline = self._answer(pl_module, NativeSampler(), reference, BASELINE_SEED)
+        with trainer.precision_plugin.forward_context():  # as training computes
+            self.baseline = self._answer(pl_module, NativeSampler(), reference, BASELINE_SEED)
         if trainer.global_step == 0:
             self._evaluate(trainer, pl_module, 0)
 
@@ -63,6 +76,16 @@ class HeldOutEvaluation(L.Callback):
         done = batch.iteration + 1
         if done % self.every == 0 or done == trainer.num_training_batches:
             self._evaluate(trainer, pl_module, done)
+
+    def _evaluate(self, trainer: L.Trainer, pl_module: Any, iteration: int) -> None:
+        # Every process computes the same figures: the logger writes those of the first.
+        with trainer.precision_plugin.forward_context():  # Lightning does so for its own steps only
+            values = self._figures(pl_module, iteration)
+        _require_finite(values)
+        values[metrics.ITERATION] = float(iteration)
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=iteration)
 
     @torch.no_grad()
     def _answer(self, pl_module: Any, sampler: Sampler, policy: Any, seed: int) -> Answers:
@@ -78,8 +101,7 @@ class HeldOutEvaluation(L.Callback):
             rollouts.append(rollout)
         return Answers(texts, lengths, rollouts)
 
-    def _evaluate(self, trainer: L.Trainer, pl_module: Any, iteration: int) -> None:
-        # Every process computes the same figures: the logger writes those of the first.
+    def _figures(self, pl_module: Any, iteration: int) -> dict[str, float]:
         sampler, policy, baseline = pl_module.sampler, pl_module.policy, self.baseline
         sampler.weights_changed(policy, iteration)
         answers = self._answer(pl_module, sampler, policy, EVALUATION_SEED)
@@ -101,15 +123,12 @@ class HeldOutEvaluation(L.Callback):
             metrics.EVAL_DISTINCT_BIGRAMS: distinct_bigrams(answers.texts),
             metrics.EVAL_RESPONSE_LENGTH: sum(answers.lengths) / len(answers.lengths),
             metrics.EVAL_PROXY_WIN_RATE: self._proxy_win_rate(pl_module, answers, baseline),
-            metrics.ITERATION: float(iteration),
         }
         axes = [self.judge.axes(m, text) for m, text in zip(prompts, answers.texts, strict=True)]
         for name in axes[0]:
             mean = sum(row[name] for row in axes) / len(axes)
             values[metrics.per_axis(metrics.EVAL_GOLD, name)] = mean
-        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=iteration)
+        return values
 
     def _sequence_kl(self, pl_module: Any, answers: Answers) -> float:
         """KL to the reference of whole responses, in nats: ``E_y[Σ_t log π - log π_ref]``.

@@ -12,6 +12,7 @@ import torch
 from gprl_lightning.callbacks.movement import Movement
 from gprl_lightning.callbacks.structure import (
     frozen_checksums,
+    require_finite_weights,
     require_frozen,
     require_optimizer,
     require_trainable,
@@ -60,7 +61,7 @@ class Invariants(L.Callback):
         self.max_logprob_mismatch, self.checksum_every = max_logprob_mismatch, checksum_every
         self.bad_steps = 0
         self.first, self.still = True, 0
-        self.movement = Movement()
+        self.movement, self.weights_checked = Movement(), False
         self.frozen: dict[str, str] = {}
 
     # Before the first rollout ---------------------------------------------------------------------
@@ -97,6 +98,9 @@ class Invariants(L.Callback):
                 f"the split; found sums that are off by {update.weight_error:.1%}. Count rollouts "
                 "and tokens of the whole minibatch, over all micro-batches and processes."
             )
+        if not self.weights_checked or (batch.iteration + 1) % self.checksum_every == 0:
+            require_finite_weights(pl_module)
+            self.weights_checked = True
         if update.bad_rows:
             self._count_bad_steps(pl_module, outputs, batch.iteration)
         else:
@@ -106,6 +110,7 @@ class Invariants(L.Callback):
             self._require_unchanged(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        require_finite_weights(pl_module)
         self._require_unchanged(pl_module)
 
     def state_dict(self) -> dict[str, Any]:

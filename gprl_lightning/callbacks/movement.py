@@ -12,7 +12,7 @@ from gprl_lightning.errors import WeightsUnchanged
 from gprl_lightning.runtime.processes import sum_over_processes
 
 ENTRIES = 4096  # looked at in each tensor
-LEAST_SHARE = 0.1  # of the entries with a gradient that counts
+LEAST_SHARE = 0.5  # of the entries with a gradient that counts
 
 
 class Movement:

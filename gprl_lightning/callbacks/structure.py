@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor, nn
 
 from gprl_lightning.core.checksum import checksum
 from gprl_lightning.errors import (
+    NotFinite,
     NotFrozen,
     NoTrainableParameters,
     ReferenceFollowsPolicy,
@@ -60,6 +62,19 @@ def require_optimizer(trainer: L.Trainer, pl_module: Any) -> None:
             f"optimizer: expected exactly the policy's {len(trainable)} trainable tensors; found "
             f"{len(held)}, with {len(missing)} missing and {len(foreign)} that are not trained. "
             "Freeze and adapt the policy before the optimiser is built."
+        )
+
+
+@torch.no_grad()
+def require_finite_weights(pl_module: Any) -> None:
+    """Raises NotFinite where an update left NaN or Inf in a weight: finite gradients may do so."""
+    trained = [(n, p) for n, p in pl_module.policy.named_parameters() if p.requires_grad]
+    bad = [name for name, p in trained if not (p.sum().isfinite() or p.isfinite().all())]
+    if bad:
+        raise NotFinite(
+            f"optimizer: expected finite weights after the update; found NaN or Inf in {len(bad)} "
+            f"of {len(trained)} tensors, as {bad[0]}. Lower optimizer.lr, raise optimizer.eps, or "
+            "set policy.dtype=float32."
         )
 
 

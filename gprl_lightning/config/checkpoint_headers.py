@@ -1,25 +1,54 @@
-"""What a preference model's files say about its head, read without loading a tensor (or torch)."""
+"""What a model's files say about its weights, read without loading a tensor (or torch)."""
 
 from __future__ import annotations
 
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADS = ("value_head.weight", "score.weight")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of the model in a folder: those that transformers reads.
+
+    One file by its name, or the shards that the index lists. Others beside them, such as a backup
+    or another model's, do not count.
+
+    Raises:
+        ValueError: the index is no index.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        return []
+    index = json.loads((folder / INDEX).read_text(encoding="utf8"))
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict):
+        raise ValueError(f"{INDEX} has no weight_map")
+    return [folder / name for name in sorted({str(name) for name in shards.values()})]
 
 
 def head_rows(folder: Path) -> int | None:
     """Rows of the value head (2k of a GPM, 1 of Bradley-Terry) in a folder; None if there is none.
 
-    Reads the headers of the safetensors files: eight bytes of length, then JSON with every tensor's
-    shape.
+    A file that cannot be read counts as one without a head: loading says what is wrong with it.
     """
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            length = struct.unpack("<Q", stream.read(8))[0]
-            tensors = json.loads(stream.read(length))
-        for name in HEADS:
-            if name in tensors:
-                return int(tensors[name]["shape"][0])
+    try:
+        headers = [_header(file) for file in weight_files(folder)]
+        for tensors in headers:
+            for name in HEADS:
+                if name in tensors:
+                    return int(tensors[name]["shape"][0])
+    except (OSError, ValueError, struct.error, MemoryError, TypeError, LookupError):
+        return None
     return None
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """Eight bytes of length, then JSON with every tensor's shape."""
+    with file.open("rb") as stream:
+        length = struct.unpack("<Q", stream.read(8))[0]
+        return json.loads(stream.read(min(length, file.stat().st_size)))

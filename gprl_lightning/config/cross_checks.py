@@ -27,6 +27,8 @@ SCHEDULERS = (
     "linear",
     "polynomial",
 )
+# Each is tried with every policy.dtype, adapters and checkpointing, by a test.
+PRECISIONS = ("32-true", "bf16-mixed", "32", 32, "bf16", None)
 # Options of the Trainer that manual optimisation or our loader makes meaningless, and ours.
 NOT_THE_TRAINERS = {
     "gradient_clip_val": "algorithm.max_grad_norm",
@@ -156,12 +158,13 @@ def check_optimisation(config: Config) -> None:
     name = config.scheduler.name
     if name not in SCHEDULERS:
         raise ConfigError(f"scheduler.name={name!r}: expected one of {' | '.join(SCHEDULERS)}.")
-    precision = str(config.trainer.get("precision", "32-true"))
-    if precision.startswith("16"):
+    precision = config.trainer.get("precision", "32-true")
+    if precision not in PRECISIONS:
         raise ConfigError(
-            f"trainer.precision={precision!r}: expected 32-true, bf16-mixed or bf16-true, because "
-            "gradients are clipped here, which float16's loss scaling would upset. Set "
-            "trainer.precision=bf16-mixed."
+            f"trainer.precision={precision!r}: expected 32-true or bf16-mixed. Gradients are "
+            "clipped here, which float16's loss scaling would upset, and the weights' own dtype is "
+            "policy.dtype's. Set trainer.precision=bf16-mixed, or, for bfloat16 weights, "
+            "trainer.precision=32-true policy.dtype=bfloat16."
         )
     epochs = config.trainer.get("max_epochs", 1)
     if config.task == "train_policy" and epochs != 1:

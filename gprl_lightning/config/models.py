@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gprl_lightning.config.checks import at_least, one_of, require
 from gprl_lightning.core import options
+from gprl_lightning.errors import ConfigError
 
 if TYPE_CHECKING:
     from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope
@@ -43,6 +44,13 @@ class PolicyConfig:
     lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
+        # A float16 weight overflows above 65,504 and loses most small steps, without a word.
+        if self.dtype == "float16":
+            raise ConfigError(
+                "policy.dtype='float16': expected one that trains without loss scaling, float32 or "
+                "bfloat16. Set policy.dtype=float32, with trainer.precision=bf16-mixed "
+                "to compute in half precision."
+            )
         one_of("policy.dtype", self.dtype, DTYPES)
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gprl_lightning.errors import NotFinite
+
 
 class WinRate(NamedTuple):
     """A mean over comparisons and its 95 % bootstrap interval; all in [0, 1]."""
@@ -21,10 +23,17 @@ def win_rate(outcomes: Sequence[float], resamples: int = 2000, seed: int = 0) ->
 
     Raises:
         ValueError: no outcomes.
+        NotFinite: an outcome is no number.
     """
     if not len(outcomes):
         raise ValueError("win_rate: expected at least one comparison, found none.")
     values = np.asarray(outcomes, dtype=float)
+    if not np.isfinite(values).all():
+        raise NotFinite(
+            "evaluation.judge: expected 1, 0 or 0.5 for every comparison; found NaN or Inf in "
+            f"{int((~np.isfinite(values)).sum())} of {len(values)}. Choose a judge whose weights "
+            "are sound."
+        )
     draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
     low, high = np.quantile(values[draws].mean(1), [0.025, 0.975])
     return WinRate(float(values.mean()), float(low), float(high))

@@ -21,7 +21,6 @@ from gprl_lightning.config import PolicyConfig
 from gprl_lightning.core.batch import Messages, PromptBatch
 from gprl_lightning.core.logprobs import Slope
 from gprl_lightning.errors import ConfigError
-from gprl_lightning.models.alignment import align_weights
 from gprl_lightning.models.causal_lm import (
     disable_dropout,
     flush_left,
@@ -31,6 +30,7 @@ from gprl_lightning.models.causal_lm import (
 )
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.lora import leave_frozen_weights_out, with_lora
+from gprl_lightning.models.network_files import load_network
 from gprl_lightning.models.policy_tokens import (
     chat_tokens,
     end_tokens,
@@ -39,8 +39,6 @@ from gprl_lightning.models.policy_tokens import (
 )
 from gprl_lightning.models.shared_prompt import shared_prompt_states, shares_prompts
 from gprl_lightning.models.tokenizer_files import load_tokenizer
-
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 class Policy(nn.Module):
@@ -232,24 +230,17 @@ def load_policy(config: PolicyConfig, path: str | Path, temperature: float) -> P
         temperature: of sampling.
 
     Raises:
-        ConfigError: nothing there to load, an unknown dtype, no chat template, or LoRA without
-        peft.
+        ConfigError: nothing there to load, files that are damaged or incomplete, no chat template,
+            or LoRA without peft.
     """
-    if config.dtype not in DTYPES:
-        raise ConfigError(f"policy.dtype={config.dtype!r}: expected one of {' | '.join(DTYPES)}.")
-    try:
-        tokenizer = load_tokenizer(path)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"policy.path={str(path)!r}: cannot be loaded: {error}") from error
-    align_weights(model)
-    if config.chat_template is not None:
-        file = Path(config.chat_template)
-        if not file.is_file():
-            raise ConfigError(f"policy.chat_template={str(file)!r}: there is no such file.")
-        tokenizer.chat_template = file.read_text(encoding="utf8")
+    tokenizer = load_tokenizer("policy.path", path, config.chat_template)
+    model = load_network(
+        AutoModelForCausalLM,
+        "policy.path",
+        path,
+        dtype=getattr(torch, config.dtype),
+        attn_implementation=config.attention,
+    )
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.lora is not None:

@@ -23,8 +23,13 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tu
         ConfigError: there is none.
     """
     config = model.generation_config
-    listed = config.eos_token_id if config is not None else None
-    ends = [listed] if isinstance(listed, int) else list(listed or [])
+    listed: Any = config.eos_token_id if config is not None else None
+    ends = [] if listed is None else [*listed] if isinstance(listed, list) else [listed]
+    if wrong := [end for end in ends if isinstance(end, bool) or not isinstance(end, int)]:
+        raise ConfigError(
+            f"policy.path: expected token ids as eos_token_id in generation_config.json; found "
+            f"{wrong[0]!r}. Write a number, or a list of numbers."
+        )
     if tokenizer.eos_token_id is not None:
         ends.append(int(tokenizer.eos_token_id))  # type: ignore[arg-type]
     if not ends:

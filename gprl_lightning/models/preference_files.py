@@ -9,13 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from gprl_lightning.errors import ConfigError
+from gprl_lightning.config.checkpoint_headers import weight_files
+from gprl_lightning.models.network_files import CheckpointError, one_line
 
 HEADS = ("value_head.weight", "prompt_head.weight", "score.weight")
-
-
-class CheckpointError(ConfigError):
-    """A folder that is not a preference model, or not the one that the configuration describes."""
 
 
 def model_folder(path_or_name: str | Path) -> Path:
@@ -45,24 +42,33 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"preference_model.path={str(folder)!r}: a model folder has a config.json."
         )
-    return json.loads(file.read_text(encoding="utf8"))
+    with one_line(f"preference_model.path={str(folder)!r}: config.json"):
+        config = json.loads(file.read_text(encoding="utf8"))
+    if not isinstance(config, dict):
+        raise CheckpointError(
+            f"preference_model.path={str(folder)!r}: expected an object in config.json; found "
+            f"{type(config).__name__}. Replace the file."
+        )
+    return config
 
 
 def read_heads(folder: Path) -> dict[str, Tensor]:
-    """The head tensors by name, from whichever shards hold them."""
+    """The head tensors by name, from whichever of the model's shards hold them."""
     from safetensors import safe_open
 
     found: dict[str, Tensor] = {}
-    shards = sorted(folder.glob("*.safetensors"))
+    where = f"preference_model.path={str(folder)!r}"
+    with one_line(where):
+        shards = weight_files(folder)
     for shard in shards:
-        with safe_open(shard, framework="pt") as tensors:
+        with one_line(f"{where}: {shard.name}"), safe_open(shard, framework="pt") as tensors:
             names = set(tensors.keys())
             found.update({name: tensors.get_tensor(name) for name in HEADS if name in names})
     if "value_head.weight" not in found and "score.weight" not in found:
         raise CheckpointError(
             f"preference_model.path={str(folder)!r}: expected a head, value_head.weight (GPM, "
             "Bradley-Terry) or score.weight (sequence classification), in its safetensors files; "
-            f"found none in {[shard.name for shard in shards] or 'no such file'}."
+            f"found none in {[shard.name for shard in shards] or 'a folder without any'}."
         )
     return found
 

@@ -27,7 +27,7 @@ from gprl_lightning.core.preference import (
     total_scores,
     win_probability,
 )
-from gprl_lightning.errors import ConfigError
+from gprl_lightning.errors import ConfigError, NotFinite
 from gprl_lightning.models.chat_text import ChatText, TextBatch
 from gprl_lightning.models.shared_prompt import shares_prompts
 from gprl_lightning.models.shared_scoring import batches_by_prompt, states_of_texts
@@ -211,6 +211,9 @@ class PreferenceModel(nn.Module):
         """Vectors and eigenvalues of whole conversations, in batches of similar length.
 
         Where the architecture is known, a prompt that several of them share is run once.
+
+        Raises:
+            NotFinite: the network gives NaN or Inf for one of them.
         """
         rows = self.text(conversations)
         batches = batches_by_prompt(rows, self.batch_size)
@@ -224,7 +227,14 @@ class PreferenceModel(nn.Module):
             vectors.append(v)
             eigenvalues.append(e)
         back = torch.tensor([i for batch in batches for i in batch]).argsort().to(self.device)
-        return torch.cat(vectors)[back], torch.cat(eigenvalues)[back]
+        found = torch.cat(vectors)[back], torch.cat(eigenvalues)[back]
+        if not all(bool(values.isfinite().all()) for values in found):
+            raise NotFinite(
+                "preference_model.path: expected finite vectors and eigenvalues; found NaN or Inf. "
+                f"Its weights overflow in {self.backbone.dtype}: set preference_model.dtype="
+                "float32, or another path."
+            )
+        return found
 
     def compare(self, prompt: str | Messages, responses: Sequence[str]) -> Comparison:
         """Compare the responses to one prompt: n forwards for n responses.

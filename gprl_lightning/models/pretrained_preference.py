@@ -8,9 +8,8 @@ where absent.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from gprl_lightning.core.options import EigenvalueScale, L2Scope
-from gprl_lightning.models.alignment import align_weights
 from gprl_lightning.models.chat_text import ChatText
+from gprl_lightning.models.network_files import load_network, require_finite
 from gprl_lightning.models.preference_files import (
-    CheckpointError,
     check_width,
     checked_heads,
     model_folder,
@@ -75,6 +73,7 @@ def load_preference_model(
     settings = read_config(folder).get(SETTINGS, {})
     heads = read_heads(folder)
     value, prompt = checked_heads(folder, heads, num_axes, kind)
+    require_finite(f"preference_model.path={str(folder)!r}", heads.items())
     backbone = _backbone(folder, getattr(torch, dtype), attention)
     check_width(folder, value, backbone)
     text_format = "chat" if "score.weight" in heads else "gpm"
@@ -83,7 +82,7 @@ def load_preference_model(
         _head(value, backbone.dtype),
         None if prompt is None else _head(prompt, backbone.dtype),
         ChatText(
-            load_tokenizer(folder, chat_template),
+            load_tokenizer("preference_model.path", folder, chat_template),
             _first(max_tokens, settings.get("max_tokens"), 2048),
             settings.get("text_format", text_format),
         ),
@@ -151,33 +150,11 @@ def _first(*values: Any) -> Any:
 def _backbone(folder: Path, dtype: torch.dtype, attention: str | None) -> Any:
     from transformers import AutoModel
 
-    with quiet_loading():  # transformers reports the heads as unexpected keys
-        backbone, report = AutoModel.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
-        )
-    if report["missing_keys"]:
-        raise CheckpointError(
-            f"preference_model.path={str(folder)!r}: the backbone lacks "
-            f"{len(report['missing_keys'])} tensors, as {min(report['missing_keys'])}."
-        )
-    align_weights(backbone)
-    return backbone
+    options = {"dtype": dtype, "attn_implementation": attention}
+    return load_network(AutoModel, "preference_model.path", folder, **options)
 
 
 def _head(weight: Tensor, dtype: torch.dtype) -> nn.Linear:
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=dtype)
     head.weight = nn.Parameter(weight.to(dtype))
     return head
-
-
-@contextlib.contextmanager
-def quiet_loading() -> Iterator[None]:
-    """No report of keys that a checkpoint has and the network does not."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)

@@ -27,6 +27,10 @@ def sample_tokens(
         top_p: keep the most probable tokens until they hold this much (1: all).
         top_k: keep this many of the most probable tokens (0: all).
         min_p: keep tokens of at least this share of the top token's probability (0: all).
+
+    Returns:
+        Tokens below ``vocab``, whatever the logits; a row whose logits hold NaN or +Inf has a
+        log-probability of NaN.
     """
     peak = logits.amax(-1, keepdim=True).float()
     weights = logits.float().sub(peak)
@@ -42,6 +46,9 @@ def sample_tokens(
     target = torch.minimum(uniforms[:, None] * total, total.nextafter(torch.zeros_like(total)))
     # The first sum that exceeds the target: a token of weight 0 raises no sum, so is never it.
     tokens = torch.searchsorted(cumulative, target, right=True)
+    # Logits with NaN or +Inf exceed no target. An id within the vocabulary, with a log-probability
+    # of NaN, is a bad step that the invariants count; one behind it is an error on the device.
+    tokens = tokens.clamp_(max=logits.shape[-1] - 1)
     logprobs = (logits.gather(-1, tokens).float() - peak) / temperature - log_total
     return tokens[:, 0], logprobs[:, 0]
 
@@ -63,5 +70,6 @@ def filter_floor(
         kept = weights.sort(descending=True).values[:, :count]
         before = kept.cumsum(-1) - kept
         nucleus = before < top_p * kept.sum(-1, keepdim=True)
-        floor = torch.maximum(floor, kept.gather(-1, nucleus.sum(-1, keepdim=True) - 1))
+        last = nucleus.sum(-1, keepdim=True).sub_(1).clamp_(min=0)  # NaN: none is in the nucleus
+        floor = torch.maximum(floor, kept.gather(-1, last))
     return floor

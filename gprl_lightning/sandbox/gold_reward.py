@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoTokenizer
 
 from gprl_lightning.config import Config
 from gprl_lightning.core.batch import Messages
@@ -21,6 +20,7 @@ from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.preference_model import Embeddings, PreferenceModel
+from gprl_lightning.models.tokenizer_files import load_tokenizer
 from gprl_lightning.sandbox.gold import GoldJudge
 
 
@@ -75,6 +75,5 @@ class GoldPreferenceModel(PreferenceModel):
 def gold_preference_model(config: Config) -> GoldPreferenceModel:
     """The gold as the reward, with a tokenizer of its own."""
     folder = policy_folder(config.policy.path, config.paths.cache)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    text = ChatText(tokenizer, config.preference_model.max_tokens)
+    text = ChatText(load_tokenizer("policy.path", folder), config.preference_model.max_tokens)
     return GoldPreferenceModel(text, config.preference_training.cyclic_votes)

@@ -18,8 +18,9 @@ from gprl_lightning.data.pair_loader import PairLoader
 from gprl_lightning.data.preferences import PreferencePair, fingerprint
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.initialization import from_backbone
+from gprl_lightning.models.network_files import load_network, one_line
 from gprl_lightning.models.preference_model import PreferenceModel
-from gprl_lightning.models.pretrained_preference import quiet_loading, save_preference_model
+from gprl_lightning.models.pretrained_preference import save_preference_model
 from gprl_lightning.models.tokenizer_files import load_tokenizer
 from gprl_lightning.modules.preference import PreferenceModule
 from gprl_lightning.tracking import metrics
@@ -35,7 +36,7 @@ def new_preference_model(
     spread = pairs[:ANGLE_EXAMPLES] if training.spread_angles else ()
     return from_backbone(
         _backbone(config, backbone),
-        load_tokenizer(backbone),
+        load_tokenizer("preference_training.backbone", backbone, options.chat_template),
         kind=options.kind,  # type: ignore[arg-type]
         num_axes=options.num_axes,
         gated=training.gated,
@@ -58,7 +59,9 @@ def _backbone(config: Config, path: str) -> Any:
     """
     from transformers import AutoConfig, AutoModel
 
-    shape = AutoConfig.from_pretrained(path)
+    key = "preference_training.backbone"
+    with one_line(f"{key}={path!r}"):
+        shape = AutoConfig.from_pretrained(path, trust_remote_code=False)
     layers, found = config.preference_training.backbone_layers, shape.num_hidden_layers
     if layers is not None:
         if layers > found:
@@ -69,9 +72,10 @@ def _backbone(config: Config, path: str) -> Any:
         shape.num_hidden_layers = layers
         if getattr(shape, "layer_types", None):  # one entry per layer, where kinds differ
             shape.layer_types = shape.layer_types[:layers]
-    with quiet_loading():  # transformers reports the layers left out as unexpected keys
-        dtype = getattr(torch, config.preference_model.dtype)
-        return AutoModel.from_pretrained(path, config=shape, dtype=dtype)
+    dtype = getattr(torch, config.preference_model.dtype)
+    return load_network(
+        AutoModel, key, path, truncated=layers is not None, config=shape, dtype=dtype
+    )
 
 
 def fit_preference_model(

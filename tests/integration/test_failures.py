@@ -335,6 +335,23 @@ def test_weights_too_coarse_for_the_steps(tmp_path):
         fit(tmp_path, module)
 
 
+def test_weights_of_which_a_fifth_moved(tmp_path):
+    """Most steps are lost all the same: what is left is another update than the one computed."""
+
+    class Sparse(torch.optim.AdamW):
+        def step(self, closure=None):
+            before = [p.detach().clone() for group in self.param_groups for p in group["params"]]
+            super().step(closure)
+            for parameter, old in zip(self.param_groups[0]["params"], before, strict=True):
+                kept = torch.arange(parameter.numel()).view_as(parameter) % 5 == 0
+                parameter.data.copy_(torch.where(kept, parameter, old))
+
+    module = tiny_module(2)
+    module.make_optimizer = partial(Sparse, lr=1e-3)
+    with pytest.raises(invariants.WeightsUnchanged, match="moved"):
+        fit(tmp_path, module)
+
+
 def test_steps_too_small_are_judged_when_the_rate_has_warmed_up(tmp_path):
     """33 iterations of warm-up: float32 weights move later, bfloat16 ones at no rate of these."""
     long = partial(tiny_module, iterations=1100, lr=1e-7)

@@ -214,7 +214,7 @@ def test_head_of_another_width(copied):
 def test_missing_backbone_tensor(copied):
     folder = copied("llama_bt")
     rewrite(folder, model__norm__weight=None)
-    with pytest.raises(CheckpointError, match=r"lacks 1 tensors, as norm\.weight"):
+    with pytest.raises(CheckpointError, match=r"lack 1 tensors, as norm\.weight"):
         load_preference_model(folder)
 
 

@@ -82,3 +82,49 @@ def test_agrees_with_the_native_sampler_in_distribution():
     freedom = int(seen.sum()) - 1
     assert freedom > 10
     assert statistic < freedom + 5 * math.sqrt(2 * freedom)
+
+
+# Each makes another distribution of what is drawn; `generate` reads all of them from the file.
+SHAPING = {
+    "repetition_penalty": 5.0,
+    "no_repeat_ngram_size": 1,
+    "bad_words_ids": [[i] for i in range(4, 40)],
+    "suppress_tokens": list(range(4, 40)),
+    "begin_suppress_tokens": list(range(4, 60)),
+    "forced_eos_token_id": 1,
+    "min_new_tokens": 7,
+    "typical_p": 0.2,
+    "epsilon_cutoff": 0.5,
+    "exponential_decay_length_penalty": (1, 3.0),
+    "encoder_repetition_penalty": 3.0,
+    "sequence_bias": [[[5], 9.0]],
+    "num_beams": 2,
+    "num_return_sequences": 1,
+    "max_length": 3,
+    "temperature": 3.0,
+    "top_k": 1,
+}
+
+
+@pytest.mark.parametrize("key", SHAPING)
+def test_the_models_generation_config_has_no_say(key):
+    policy = tiny_policy()
+    prompts = tiny_prompts(policy, TEXTS)
+    sampler, sampling = HuggingFaceSampler(), Sampling(4, 8)
+    expected = sampler.sample(policy, prompts, sampling, 0)
+    config = policy.causal_lm.generation_config
+    setattr(config, key, SHAPING[key])
+    found = sampler.sample(policy, prompts, sampling, 0)
+    assert found.responses == expected.responses
+    assert torch.equal(found.old_logprobs, expected.old_logprobs)
+    assert policy.causal_lm.generation_config is config, "and is left as it was"
+
+
+@pytest.mark.parametrize("sampler", [HuggingFaceSampler, NativeSampler])
+def test_logits_that_are_not_finite_give_tokens_of_the_vocabulary_and_nan(sampler):
+    policy = tiny_policy()
+    with torch.no_grad():
+        policy.causal_lm.get_output_embeddings().weight[7] = float("nan")
+    rollout = sampler().sample(policy, tiny_prompts(policy, TEXTS), Sampling(2, 4), 0)
+    assert int(rollout.response_ids.max()) < policy.causal_lm.config.vocab_size
+    assert rollout.old_logprobs[rollout.response_mask].isnan().all()

@@ -121,3 +121,16 @@ def test_the_support_is_that_of_hugging_face(top_k, top_p, min_p):
     weights = logits.softmax(-1)
     kept = weights >= filter_floor(weights, top_p, top_k, min_p)
     assert torch.equal(kept, expected.isfinite())
+
+
+@pytest.mark.parametrize("options", FILTERS, ids=str)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_no_logits_give_a_token_behind_the_vocabulary(value, everywhere, options):
+    logits = torch.tensor([LOGITS] * 3)
+    logits[1, slice(None) if everywhere else 4] = value
+    tokens, logprobs = sample_tokens(logits, torch.tensor([0.1, 0.999, 0.5]), **options)
+    assert ((tokens >= 0) & (tokens < len(LOGITS))).all()
+    assert logprobs[[0, 2]].isfinite().all()
+    masked = value == -math.inf and not everywhere  # a token that cannot be drawn is no fault
+    assert logprobs[1].isfinite() if masked else logprobs[1].isnan()
