@@ -42,13 +42,17 @@ def length_controlled_win_rate(
         run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, f"{MISSING}{type(error).__name__}: {error}."
-    if run.returncode:
-        return None, MISSING + _reason(run.stderr)
-    return json.loads(run.stdout.strip().splitlines()[-1]), None
+    last = run.stdout.strip().rpartition("\n")[2]
+    try:
+        if run.returncode == 0:
+            return float(json.loads(last)), None
+    except (ValueError, TypeError):
+        return None, MISSING + _reason(last)
+    return None, MISSING + _reason(run.stderr)
 
 
-def _reason(stderr: str) -> str:
-    last = (stderr.strip().splitlines() or ["no reason given"])[-1]
+def _reason(text: str) -> str:
+    last = text.strip().rpartition("\n")[2] or "no reason given"
     if "No module named 'alpaca_eval'" in last:
         return (
             "it needs the alpaca_eval package: pip install 'gprl-lightning[benchmarks]', or give "

@@ -22,7 +22,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     """Return the rows of a ``.json``, ``.jsonl`` or ``.parquet`` file.
 
     Raises:
-        ConfigError: there is no such file, or a row is no JSON object.
+        ConfigError: there is no such file or no row in it, or a row is no JSON object.
     """
     if not file.is_file():
         raise ConfigError(f"{file}: expected a file with a benchmark's rows; there is none.")
@@ -38,6 +38,8 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 raise ConfigError(f"{file}:{number}: expected JSON ({error.msg}).") from None
             rows += value if file.suffix == ".json" and isinstance(value, list) else [value]
+    if not rows:
+        raise ConfigError(f"{file}: expected at least one row, found none.")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise ConfigError(f"{file}: row {number} is {type(row).__name__}, not an object.")

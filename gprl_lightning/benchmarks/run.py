@@ -17,7 +17,7 @@ from gprl_lightning.benchmarks.answering import answer_questions
 from gprl_lightning.benchmarks.judging import ask_judge, estimate, price_of, print_progress
 from gprl_lightning.benchmarks.protocol import Benchmark, Contestant, Report
 from gprl_lightning.benchmarks.questions import Question, fingerprint
-from gprl_lightning.benchmarks.result import Result, print_result, write_result
+from gprl_lightning.benchmarks.result import RESULT_FILE, Result, print_result, write_result
 from gprl_lightning.benchmarks.sources import fetch, require_files
 from gprl_lightning.config import Config
 from gprl_lightning.core.batch import PromptBatch
@@ -51,6 +51,7 @@ def run_benchmark(config: Config, cfg: DictConfig, folder: Path) -> float | None
         print("Plan: " + planned(benchmark.comparisons(questions, assumed(questions))).line())
         return None
     begin(cfg, folder)
+    (folder / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's
     started = time.perf_counter()
     contestant, notes = contestant_of(config, cfg, benchmark, questions)
     file = benchmark.write_answers(questions, contestant, folder)

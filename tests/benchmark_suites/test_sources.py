@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from gprl_lightning.benchmarks.alpaca_eval import AlpacaEval2
 from gprl_lightning.benchmarks.arena_hard import ArenaHard
-from gprl_lightning.benchmarks.files import PROMPTS
+from gprl_lightning.benchmarks.files import PROMPTS, read_rows
 from gprl_lightning.benchmarks.mt_bench import FILES, REPO, REVISION, MTBench
 from gprl_lightning.benchmarks.questions import fingerprint
 from gprl_lightning.benchmarks.sources import PublishedFile, fetch, require_files
@@ -136,6 +136,21 @@ def test_the_fingerprint_is_of_what_is_said(tmp_path):
     file = tmp_path / "reference_answer/gpt-4.jsonl"
     file.write_text(file.read_text().replace("two moss", "2 moss"))
     assert fingerprint(MTBench().load(tmp_path)) != fingerprint(questions)
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("", "expected at least one row"),
+        ('{"a": 1}\n{"a": ', r"rows\.jsonl:2: expected JSON"),
+        ("[1]\n", "row 1 is list, not an object"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(text, message, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_rows(file)
 
 
 PUBLISHED = {
