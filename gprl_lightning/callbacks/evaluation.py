@@ -124,6 +124,9 @@ class HeldOutEvaluation(L.Callback):
             metrics.EVAL_RESPONSE_LENGTH: sum(answers.lengths) / len(answers.lengths),
             metrics.EVAL_PROXY_WIN_RATE: self._proxy_win_rate(pl_module, answers, baseline),
         }
+        if len(outcomes) > 1:
+            values[metrics.EVAL_WIN_RATE_EVEN] = win_rate(outcomes[::2]).mean
+            values[metrics.EVAL_WIN_RATE_ODD] = win_rate(outcomes[1::2]).mean
         axes = [self.judge.axes(m, text) for m, text in zip(prompts, answers.texts, strict=True)]
         for name in axes[0]:
             mean = sum(row[name] for row in axes) / len(axes)

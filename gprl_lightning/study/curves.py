@@ -1,12 +1,15 @@
-"""What a learning curve comes to: peak, final, area, the share kept, and its values at equal √KL.
+"""What a learning curve comes to, and its values at equal √KL.
 
 Pure functions of arrays. An evaluation point is a mean over some 200 comparisons and so ± 3.5
-points; the maximum of such points is above the true peak by chance alone. Peak and final are
-therefore taken from the curve's centred mean of three points. Ours.
+points; the best of such points is above the true peak by chance alone, and more so the noisier they
+are. What is chosen for being high or low is therefore chosen on one half of the comparisons and
+read on the other, both ways round. Ours.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,53 +17,102 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 STEPS = 200  # of an average over √KL
+COLLAPSE = 0.4  # gold win rate; a policy that ends below it is worse than it began
 
 
 @dataclass(frozen=True)
 class CurveSummary:
-    """A gold curve in numbers.
+    """A gold curve in numbers, all of win rate.
 
     Attributes:
-        peak: the highest value of the smoothed curve.
-        peak_iteration: where.
-        final: the smoothed curve's last value: the mean of the last two evaluations.
-        kept: final / peak, the share of peak gold that is kept at the horizon.
-        area: the mean over iterations, by trapezoids, of the curve as measured.
+        start: the first evaluation, before any step.
+        final: the mean of the last two evaluations: gold at the horizon.
+        gain: final less start.
+        collapsed: 1 if final is under .4, else 0.
+        peak: of the smoothed curve, found on one half of the comparisons and read on the other; NaN
+            without halves.
+        drop: the worst fall of the smoothed curve from its running best, found and read likewise.
+        proxy_choice: gold at the evaluation that the proxy likes best (the first of equals): what
+            one would ship without a gold; NaN without a proxy.
+        area: the mean over iterations, by trapezoids.
     """
 
-    peak: float
-    peak_iteration: float
+    start: float
     final: float
-    kept: float
+    gain: float
+    collapsed: float
+    peak: float
+    drop: float
+    proxy_choice: float
     area: float
 
 
-def smoothed(values: Array) -> Array:
-    """The mean of each point and its neighbours; of two points at either end."""
-    padded = np.concatenate([[np.nan], values, [np.nan]])
-    return np.nanmean(np.stack([padded[:-2], padded[1:-1], padded[2:]]), 0)
+def summarize_curve(
+    iterations: Array,
+    values: Array,
+    halves: tuple[Array, Array] | None = None,
+    proxy: Array | None = None,
+) -> CurveSummary:
+    """Summarize a curve of two points or more.
 
-
-def summarize_curve(iterations: Array, values: Array) -> CurveSummary:
-    """Peak, final, share kept and area of a curve of two points or more."""
-    smooth = smoothed(values)
-    top = int(smooth.argmax())
-    peak, final = float(smooth[top]), float(smooth[-1])
+    Args:
+        iterations: of the evaluations.
+        values: gold win rate at each.
+        halves: the same from either half of the comparisons.
+        proxy: the proxy's win rate at each.
+    """
+    final = ending(values)
     span = float(iterations[-1] - iterations[0])
     return CurveSummary(
-        peak=peak,
-        peak_iteration=float(iterations[top]),
+        start=float(values[0]),
         final=final,
-        kept=final / peak if peak > 0 else 0.0,
+        gain=final - float(values[0]),
+        collapsed=float(final < COLLAPSE),
+        peak=_cross_fitted(halves, _peak),
+        drop=_cross_fitted(halves, _drop),
+        proxy_choice=math.nan if proxy is None else float(values[int(proxy.argmax())]),
         area=_trapezoid(values, iterations) / span,
     )
 
 
-def at_distance(distance: Array, values: Array, wanted: Array) -> Array:
-    """The curve's value where it first comes to each wanted distance; NaN where it never does.
+def ending(values: Array) -> float:
+    """Return where a curve ends: the mean of its last two points, or its only one."""
+    return float(values[-2:].mean())
 
-    Linear between evaluations. A policy can come back towards where it started; what counts is the
-    first time that it has gone so far.
+
+def smoothed(values: Array) -> Array:
+    """Return the mean of each point and its neighbours; of two points at either end."""
+    padded = np.concatenate([[np.nan], values, [np.nan]])
+    return np.nanmean(np.stack([padded[:-2], padded[1:-1], padded[2:]]), 0)
+
+
+def _cross_fitted(
+    halves: tuple[Array, Array] | None, read: Callable[[Array, Array], float]
+) -> float:
+    """Choose on one half, read on the other, and average both ways round."""
+    if halves is None:
+        return math.nan
+    one, other = smoothed(halves[0]), smoothed(halves[1])
+    return (read(one, other) + read(other, one)) / 2
+
+
+def _peak(chosen_on: Array, read_on: Array) -> float:
+    return float(read_on[int(chosen_on.argmax())])
+
+
+def _drop(chosen_on: Array, read_on: Array) -> float:
+    """From the best so far to the point that lies furthest below it; 0 if the curve only climbs."""
+    low = int((np.maximum.accumulate(chosen_on) - chosen_on).argmax())
+    high = int(chosen_on[: low + 1].argmax())
+    return float(read_on[high] - read_on[low])
+
+
+def at_distance(distance: Array, values: Array, wanted: Array) -> Array:
+    """Return the curve's value at each wanted distance; NaN where it never comes to it.
+
+    Linear between evaluations. A policy that turns back passes a distance several times: the value
+    is the mean over its passages, so that what it brings back counts as much as what it had on its
+    way out. Before its first distance the curve has its first value.
 
     Args:
         distance: of each evaluation, in the order of iterations.
@@ -68,28 +120,31 @@ def at_distance(distance: Array, values: Array, wanted: Array) -> Array:
         wanted: any distances.
     """
     found = np.full(len(wanted), np.nan)
-    furthest = np.maximum.accumulate(distance)
+    near, far = distance[:-1], distance[1:]
+    step = np.where(far == near, 1.0, far - near)
     for place, goal in enumerate(wanted):
-        reached = np.flatnonzero(furthest >= goal)
-        if not len(reached):
-            continue
-        after = int(reached[0])
-        if after == 0:
+        # Each stretch with its beginning and without its end, so that no point counts twice.
+        passed = (near <= goal) & (goal < far) | (far < goal) & (goal <= near)
+        passed |= (near == goal) & (far == goal)
+        share = (goal - near[passed]) / step[passed]
+        there = values[:-1][passed] + share * np.diff(values)[passed]
+        if distance[-1] == goal:
+            there = np.append(there, values[-1])
+        if len(there):
+            found[place] = there.mean()
+        elif goal < distance.min():
             found[place] = values[0]
-            continue
-        near, far = distance[after - 1], distance[after]
-        share = (goal - near) / (far - near)
-        found[place] = values[after - 1] + share * (values[after] - values[after - 1])
     return found
 
 
 def common_distance(first: Array, second: Array) -> float:
-    """The furthest distance that both curves come to."""
+    """Return the furthest distance that both curves come to."""
     return float(min(first.max(), second.max()))
 
 
 def mean_over_distance(distance: Array, values: Array, start: float, until: float) -> float:
-    """The curve's mean over the distances from ``start`` to ``until``, which it must come to.
+    """Return the curve's mean over the distances from ``start`` to ``until``, which it must come
+    to.
 
     Of two curves over the same distances, the means compare like with like however far apart their
     evaluations stand, and they are less noisy than any one point.

@@ -1,4 +1,4 @@
-"""The study's pictures: curves of every arm with bands over seeds, and the differences."""
+"""The study's pictures of curves: every arm's, with bands over seeds."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from gprl_lightning.study.bootstrap import student
 from gprl_lightning.study.claims import BASELINE, FULL, name_of
-from gprl_lightning.study.comparison import Arms, Compared, gold_summary, over_seeds
+from gprl_lightning.study.comparison import Arms
 from gprl_lightning.study.curves import at_distance
+from gprl_lightning.study.intervals import student
 from gprl_lightning.study.runs import Run
 from gprl_lightning.study.tables import gold_axes
 from gprl_lightning.tracking import metrics
@@ -26,7 +26,6 @@ Curve = Callable[[Run], tuple[Array, Array]]
 MAIN = (
     BASELINE, FULL, "no_drift", "grpo_gpm", "distinct_axes", "distinct_grpo", "gold_reward",
 )  # fmt: skip
-COLOURS = {"supported": "tab:green", "not supported": "tab:red", "undecided": "tab:grey"}
 POINTS = 60  # of a curve against √KL
 
 
@@ -219,61 +218,6 @@ def _drift_ratio(run: Run) -> tuple[Array, Array]:
     steps, thresholds = run.values(metrics.DRIFT_THRESHOLD)
     drift = dict(zip(*run.values(metrics.DRIFT_DIVERGENCE), strict=True))
     return steps, np.array([drift[s] for s in steps]) / thresholds
-
-
-def summary_figure(arms: Arms) -> Any:
-    """Peak and final gold, and the share kept, of every arm with 95 % intervals."""
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.5, 0.6 + 0.3 * len(arms)), sharey=True, layout="constrained"
-    )
-    for place, by_seed in enumerate(arms.values()):
-        runs = list(by_seed.values())
-        for panel, field, colour, shift in (
-            (left, "peak", "tab:blue", -0.15),
-            (left, "final", "tab:red", 0.15),
-            (right, "kept", "black", 0.0),
-        ):
-            interval = over_seeds(runs, lambda r, f=field: getattr(gold_summary(r), f))
-            width = np.nan_to_num([[interval.mean - interval.low], [interval.high - interval.mean]])
-            panel.errorbar(
-                [interval.mean], [place + shift], xerr=width, fmt="o", ms=4, color=colour,
-                label=field if place == 0 else None,
-            )  # fmt: skip
-    left.set_yticks(range(len(arms)), [name_of(arm) for arm in arms], fontsize=8)
-    left.invert_yaxis()
-    left.set_xlabel("gold win rate")
-    left.set_xlim(-0.1, 1.02)  # Student's bounds know no limits, a win rate does
-    left.legend(fontsize=8, loc="upper left")
-    right.set_xlabel("share of peak gold kept at the horizon")
-    for panel in (left, right):
-        panel.grid(alpha=0.3)
-    return figure
-
-
-def differences_figure(compared: Sequence[Compared]) -> Any:
-    """Paired differences in gold, at equal step and at equal √KL, coloured by verdict."""
-    figure, axes = plt.subplots(
-        1, 2, figsize=(11, 0.8 + 0.27 * len(compared)), sharey=True, layout="constrained"
-    )
-    for panel, field, said, title in (
-        (axes[0], "final", "at_step", "at equal step: the horizon"),
-        (axes[1], "distance", "at_distance", "at equal √KL: the far half of the common range"),
-    ):
-        for place, c in enumerate(compared):
-            interval = getattr(c, field)
-            width = np.nan_to_num([[interval.mean - interval.low], [interval.high - interval.mean]])
-            panel.errorbar(
-                [100 * interval.mean], [place], xerr=100 * width, fmt="o", ms=4,
-                color=COLOURS[getattr(c, said)],
-            )  # fmt: skip
-        panel.axvline(0, color="black", lw=0.8)
-        panel.set_title(title, fontsize=9)
-        panel.set_xlabel("difference in gold win rate, points")
-        panel.grid(alpha=0.3)
-    labels = [f"{name_of(c.claim.arm)} − {name_of(c.claim.against)}" for c in compared]
-    axes[0].set_yticks(range(len(compared)), labels, fontsize=7)
-    axes[0].invert_yaxis()
-    return figure
 
 
 def save(figure: Any, file: Path) -> Path:

@@ -41,6 +41,15 @@ class Run:
         steps, values = self.columns.get(metric, ([], []))
         return np.asarray(steps, float), np.asarray(values, float)
 
+    def halves(self) -> tuple[Array, Array] | None:
+        """The gold win rate of the held-out prompts at even places, and of those at odd ones; None
+        of a run that logged none."""
+        one, other = (
+            self.values(metric)[1]
+            for metric in (metrics.EVAL_WIN_RATE_EVEN, metrics.EVAL_WIN_RATE_ODD)
+        )
+        return (one, other) if len(one) and len(other) else None
+
     def distance(self) -> Array:
         """√KL to the starting policy at each evaluation, the KL of whole responses, in √nats.
 

@@ -14,14 +14,14 @@ from gprl_lightning.study.figures import colours_of
 from gprl_lightning.study.runs import Run
 
 MANY = 8  # methods; more are shown as tiles: dots would run into one another
-PANELS = {"final": "gold win rate at the horizon", "kept": "share of peak gold kept"}
+PANELS = {"final": "gold win rate at the horizon", "drop": "worst drop from the running best"}
 Settings = dict[str, dict[str, list[Run]]]
 SPREAD = 0.7  # of a setting's row that its methods take
 
 
 def settings_figure(arms: Arms) -> Any | None:
-    """Gold at the horizon and share kept of each method in each setting; None of a grid that has
-    but one."""
+    """Gold at the horizon and worst drop of each method in each setting; None of a single
+    setting."""
     settings = by_setting(arms)
     if len(settings) < 2:
         return None
@@ -68,9 +68,10 @@ def _tiles(settings: Settings, presets: list[str]) -> Any:
     for panel, (field, label) in zip(panels, PANELS.items(), strict=True):
         values = [[_values(s.get(p, []), field) for s in settings.values()] for p in presets]
         means = np.array([[np.mean(v) if v else np.nan for v in row] for row in values])
-        panel.imshow(means, cmap="RdYlGn", vmin=0, vmax=1, alpha=0.8, aspect="auto")
+        colours = "RdYlGn" if field == "final" else "RdYlGn_r"  # the less drop the better
+        panel.imshow(means, cmap=colours, vmin=0, vmax=1, alpha=0.8, aspect="auto")
         for (row, column), mean in np.ndenumerate(means):
-            if values[row][column]:
+            if not np.isnan(mean):
                 panel.text(column, row, f"{mean:.2f}", ha="center", va="center", fontsize=8)
         panel.set_xticks(range(len(settings)), map(_short, settings), fontsize=7)
         panel.set_title(label, fontsize=10)

@@ -9,14 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from gprl_lightning.study.bootstrap import Interval
 from gprl_lightning.study.claims import name_of
 from gprl_lightning.study.comparison import Arms, Compared, gold_summary, over_seeds
+from gprl_lightning.study.intervals import Interval, exact_share
 from gprl_lightning.study.runs import Run
+from gprl_lightning.study.verdicts import Paired
 from gprl_lightning.tracking import metrics
 
+SUMMARY = {
+    "gain": "gain over the start",
+    "final": "gold at the horizon",
+    "peak": "peak gold",
+    "drop": "worst drop",
+    "proxy_choice": "gold where the proxy is best",
+    "area": "mean gold",
+}
 CURVES = (
     metrics.EVAL_WIN_RATE,
+    metrics.EVAL_WIN_RATE_EVEN,
+    metrics.EVAL_WIN_RATE_ODD,
     metrics.EVAL_PROXY_WIN_RATE,
     metrics.EVAL_LENGTH_CONTROLLED,
     metrics.EVAL_KL,
@@ -44,9 +55,11 @@ def arm_rows(arms: Arms) -> list[Row]:
         runs = list(by_seed.values())
         row: Row = {"arm": name_of(arm), "seeds": len(runs)}
         summaries = [gold_summary(run) for run in runs]
-        for field in ("peak", "final", "kept", "area", "peak_iteration"):
+        for field, label in SUMMARY.items():
             values = iter([getattr(s, field) for s in summaries])
-            row |= _cells(f"gold {field}", over_seeds(runs, lambda _, v=values: next(v)))
+            row |= _cells(label, over_seeds(runs, lambda _, v=values: next(v)))
+        collapsed = int(sum(s.collapsed for s in summaries))
+        row |= _cells("collapse rate", exact_share(collapsed, len(runs)))
         for label, metric in (
             ("proxy final", metrics.EVAL_PROXY_WIN_RATE),
             ("length-controlled gold final", metrics.EVAL_LENGTH_CONTROLLED),
@@ -84,13 +97,20 @@ def comparison_rows(compared: Sequence[Compared]) -> list[Row]:
             "against": name_of(c.claim.against),
             "seeds": " ".join(map(str, c.seeds)),
         }
-        for label in ("final", "distance", "over_distance", "area", "kept"):
-            interval: Interval = getattr(c, label)
-            scaled = [100 * v for v in (interval.mean, interval.low, interval.high)]
-            row |= _cells(label, Interval(*scaled))
-        row |= {"at equal step": c.at_step, "at equal √KL": c.at_distance, "verdict": c.verdict}
-        rows.append(row | {"paper, points": c.claim.paper})
+        row |= _paired("frontier", c.frontier) | _paired("horizon", c.horizon)
+        for name, paired in c.stops.items():
+            row |= _paired(name, paired)
+        rows.append(row | {"better stop": c.stop, "paper, points": c.claim.paper})
     return rows
+
+
+def _paired(label: str, paired: Paired) -> Row:
+    """A difference's cells: interval, verdict, p of the sign flips, and what could be found."""
+    found = paired.interval
+    points = [100 * value for value in (found.mean, found.low, found.high)]
+    row = _cells(label, Interval(*points)) | {f"{label} verdict": paired.verdict}
+    row[f"{label} sign-flip p"] = _rounded(paired.sign_flip)
+    return row | {f"{label} detectable": _rounded(100 * paired.detectable)}
 
 
 def curve_rows(arms: Arms) -> list[Row]:

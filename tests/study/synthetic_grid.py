@@ -34,6 +34,8 @@ def write_run(
             metrics.EVAL_WIN_RATE: gold[place],
             metrics.EVAL_WIN_RATE_LOW: gold[place] - 0.07,
             metrics.EVAL_WIN_RATE_HIGH: gold[place] + 0.07,
+            metrics.EVAL_WIN_RATE_EVEN: gold[place] + 0.01,
+            metrics.EVAL_WIN_RATE_ODD: gold[place] - 0.01,
             metrics.EVAL_PROXY_WIN_RATE: 0.5 + 0.1 * place,
             metrics.EVAL_LENGTH_CONTROLLED: gold[place] - 0.01,
             metrics.EVAL_KL: kl[place],
@@ -56,7 +58,7 @@ def write_run(
     return job
 
 
-def planted(folder: Path, seeds: int = 5) -> Path:
+def planted(folder: Path, seeds: int = 6) -> Path:
     """Full GPRL keeps its gold, GRPO + BT loses .4 of it; the controller makes no difference.
 
     `kl_only` is ahead at equal step for the one reason that it has moved less: as a function of √KL
@@ -79,7 +81,7 @@ def planted(folder: Path, seeds: int = 5) -> Path:
             noise = rng.normal(0, 0.005, 5)
             gold = [float(v) for v in curve + common + noise]
             write_run(folder, arm, seed, gold, kl, monitored)
-    order = {"ablation": "grpo_bt,none,no_drift,kl_only", "seed": "0,1,2,3,4"}
+    order = {"ablation": "grpo_bt,none,no_drift,kl_only", "seed": "0,1,2,3,4,5"}
     config = {"hydra": {"sweeper": {"params": order}}}
     (folder / "multirun.yaml").write_text(yaml.safe_dump(config))
     return folder

@@ -27,34 +27,53 @@ def test_smoothed_by_hand():
 
 
 def test_summary_by_hand():
-    """Smoothed .55, .6, .6, .43, .3; area (10·.55 + 10·.65 + 10·.6 + 20·.3) / 50: unequal steps."""
-    found = summarize_curve(array(0, 10, 20, 30, 50), array(0.5, 0.6, 0.7, 0.5, 0.1))
-    assert (found.peak, found.peak_iteration) == (pytest.approx(0.6), 10)
-    assert found.final == pytest.approx(0.3)
-    assert found.kept == pytest.approx(0.5)
+    """Area (10·.55 + 10·.65 + 10·.6 + 20·.3) / 50: unequal steps.
+
+    Smoothed halves .5, .6, .7, .6, .5 and .6, .6, .6, .4, .3. The first is highest at 20, where the
+    second has .6; the second at 0, where the first has .5. The first falls furthest from 20 to 50
+    (.3 in the second), the second from 0 to 50 (0 in the first).
+    """
+    times = array(0, 10, 20, 30, 50)
+    one, other = array(0.45, 0.55, 0.8, 0.75, 0.25), array(0.6, 0.6, 0.6, 0.6, 0.0)
+    assert smoothed(one) == pytest.approx([0.5, 0.6, 0.7, 0.6, 0.5])
+    assert smoothed(other) == pytest.approx([0.6, 0.6, 0.6, 0.4, 0.3])
+    gold, proxy = array(0.5, 0.6, 0.7, 0.5, 0.1), array(0.5, 0.7, 0.8, 0.9, 0.9)
+    found = summarize_curve(times, gold, (one, other), proxy)
+    assert (found.start, found.proxy_choice) == (0.5, 0.5)
+    assert (found.final, found.gain) == (pytest.approx(0.3), pytest.approx(-0.2))
+    assert found.collapsed == 1
+    assert found.peak == pytest.approx((0.6 + 0.5) / 2)
+    assert found.drop == pytest.approx((0.3 + 0.0) / 2)
     assert found.area == pytest.approx((5.5 + 6.5 + 6 + 6) / 50)
 
 
-def test_a_curve_that_climbs_keeps_all():
+def test_a_curve_without_halves_or_proxy_has_no_peak_made_up():
     found = summarize_curve(array(0, 1, 2), array(0.5, 0.6, 0.7))
-    assert found.kept == 1 and found.peak == pytest.approx(0.65)
+    assert all(math.isnan(v) for v in (found.peak, found.drop, found.proxy_choice))
+    assert found.collapsed == 0 and found.gain == pytest.approx(0.15)
+
+
+def test_a_curve_that_only_climbs_has_no_drop():
+    climb = array(0.4, 0.5, 0.6, 0.7)
+    assert summarize_curve(array(0, 1, 2, 3), climb, (climb, climb)).drop == 0
 
 
 def _walk(distance, values, goal):
-    """Along the path in small steps, until it is as far as the goal."""
+    """Along the path in small steps: the mean of the values wherever it passes the goal."""
+    found = []
     for (d, v), (e, w) in zip(
         zip(distance, values, strict=True),
         zip(distance[1:], values[1:], strict=True),
         strict=False,
     ):
-        for step in range(20_001):
-            share = step / 20_000
-            if d + share * (e - d) >= goal:
-                return v + share * (w - v)
-    return math.nan
+        for step in range(20_000):
+            near, far = (d + s / 20_000 * (e - d) for s in (step, step + 1))
+            if near <= goal < far or far < goal <= near:
+                found.append(v + step / 20_000 * (w - v))
+    return sum(found) / len(found) if found else math.nan
 
 
-def test_at_distance_is_a_walk_to_the_first_crossing():
+def test_at_distance_is_the_mean_over_all_passages_of_a_walk():
     rng = random.Random(0)
     for _ in range(8):
         distance = [0.0]
@@ -68,11 +87,15 @@ def test_at_distance_is_a_walk_to_the_first_crossing():
 
 
 def test_at_distance_by_hand():
-    """Out to 2, back to 1, out to 4: 3 is first come to on the way from 1 to 4, at two thirds."""
+    """Out to 2, back to 1, out to 4: 3 is passed once, at two thirds of the way from 1 to 4; 1.5
+    three times, with .65, .65 and .5; 1 and 2 twice, the turning points counting once."""
     distance, values = array(0, 2, 1, 4), array(0.5, 0.7, 0.6, 0.0)
-    found = at_distance(distance, values, array(0, 1, 2, 3, 5))
-    assert found[:4] == pytest.approx([0.5, 0.6, 0.7, 0.6 - 2 / 3 * 0.6])
-    assert math.isnan(found[4])
+    found = at_distance(distance, values, array(0, 1, 1.5, 2, 3, 4, 5))
+    expected = [0.5, (0.6 + 0.6) / 2, (0.65 + 0.65 + 0.5) / 3, (0.7 + 0.4) / 2, 0.2, 0.0]
+    assert found[:6] == pytest.approx(expected)
+    assert math.isnan(found[6])
+    assert at_distance(array(1, 2), array(0.4, 0.6), array(0.5)) == [0.4], "before its beginning"
+    assert at_distance(array(1, 1, 2), array(0.2, 0.4, 0.6), array(1.0)) == pytest.approx([0.3])
 
 
 def test_common_distance_and_mean():

@@ -9,12 +9,14 @@ import sys
 
 import pytest
 
-from gprl_lightning.study.claims import BASELINE, CLAIMS, FULL, claims_for
+from gprl_lightning.cli import report
+from gprl_lightning.study.claims import BASELINE, CLAIMS, FULL, Claim, claims_for
 from gprl_lightning.study.comparison import by_arm, compare
 from gprl_lightning.study.figures import arms_figure, main_figure
 from gprl_lightning.study.page import write_study
 from gprl_lightning.study.runs import is_grid, read_grid
 from gprl_lightning.study.settings import by_setting, settings_figure
+from gprl_lightning.study.stopping import CLOCK, FIXED_BETA
 from tests.composing import ROOT, options
 from tests.study.synthetic_grid import ITERATIONS, planted, write_run
 
@@ -42,53 +44,69 @@ def _comparison(folder, arm, against):
 def test_runs_are_read_in_the_grid_s_order_and_unfinished_ones_left_out(study):
     runs = read_grid(study[0])
     assert list(dict.fromkeys(r.arm for r in runs)) == ["grpo_bt", "none", "no_drift", "kl_only"]
-    assert [r.seed for r in runs if r.arm == "none"] == [0, 1, 2, 3, 4]
+    assert [r.seed for r in runs if r.arm == "none"] == [0, 1, 2, 3, 4, 5]
     assert runs[0].distance() == pytest.approx([0, 2, 4, 6, 8])
 
 
-def test_a_planted_difference_is_supported(study):
+def test_a_planted_difference_is_found(study):
     """.7 less the mean of .4 and .2: 40 points at the horizon. Over the far half of √KL, 4 to 8:
-    .7 less the mean of .6 to .4 and .4 to .2."""
+    .7 less the mean of .6 to .4 and .4 to .2. A clock that stops the other at 20 has .625."""
     found = _comparison(study[0], FULL, BASELINE)
-    assert found.seeds == (0, 1, 2, 3, 4)
-    assert found.final.mean == pytest.approx(0.4, abs=0.02)
-    assert found.distance.mean == pytest.approx(0.3, abs=0.02)
-    assert found.verdict == "supported"
+    assert found.seeds == (0, 1, 2, 3, 4, 5)
+    assert found.horizon.interval.mean == pytest.approx(0.4, abs=0.02)
+    assert found.frontier.interval.mean == pytest.approx(0.3, abs=0.02)
+    assert found.stops[CLOCK].interval.mean == pytest.approx(0.075, abs=0.02)
+    assert found.stops[FIXED_BETA].interval == found.horizon.interval, "one β: as it is"
+    assert (found.frontier.verdict, found.stop) == ("better", "better")
     assert "56.51" in found.claim.paper
 
 
-def test_no_difference_is_not_supported(study):
+def test_no_difference_is_an_equivalence(study):
     found = _comparison(study[0], FULL, "no_drift")
-    assert found.final.low < 0 < found.final.high
-    assert found.verdict in ("not supported", "undecided")
+    assert (found.frontier.verdict, found.stop) == ("equivalent", "equivalent")
 
 
 def test_being_ahead_for_having_moved_less_is_found_out(study):
-    """At equal step `kl_only` is 20 points and more ahead of GRPO + BT; at equal √KL it is not."""
+    """At the horizon `kl_only` is 20 points and more ahead of GRPO + BT; at equal √KL it is not,
+    nor is it ahead of GRPO + BT that a clock or a trigger stops."""
     found = _comparison(study[0], "kl_only", BASELINE)
-    assert found.at_step == "supported" and found.final.mean > 0.2
-    assert found.distance.mean == pytest.approx(0, abs=0.01)
-    assert found.over_distance.mean == pytest.approx(0, abs=0.01)
-    assert found.verdict != "supported"
+    assert found.horizon.verdict == "better" and found.horizon.interval.mean > 0.2
+    assert found.frontier.interval.mean == pytest.approx(0, abs=0.01)
+    assert (found.frontier.verdict, found.stop) == ("equivalent", "equivalent")
+
+
+def test_tuning_seeds_choose_and_are_not_compared(study):
+    claim = Claim(FULL, BASELINE, "")
+    arms = by_arm(read_grid(study[0]))
+    found = compare(arms, claim, tuning=[0, 1])
+    assert found.seeds == (2, 3, 4, 5) and found.stop == "undecided", "four are too few"
+    with pytest.raises(ValueError, match="expected a seed that both have"):
+        compare(arms, claim, tuning=range(6))
 
 
 def test_the_tables(study):
     rows = {row["arm"]: row for row in _rows(study[0], "arms.csv")}
     assert set(rows) == {"GRPO + BT", "GPRL, full", "GPRL, no controller", "GPRL, KL only"}
     row = rows["GRPO + BT"]
-    # Smoothed .575, .583, .55, .4, .3.
-    assert float(row["gold peak"]) == pytest.approx(0.583, abs=0.03)
-    assert float(row["gold kept"]) == pytest.approx(0.3 / 0.583, abs=0.03)
+    # Smoothed .575, .583, .55, .4, .3; the proxy climbs to the end, where the gold is .2.
+    assert float(row["peak gold"]) == pytest.approx(0.583, abs=0.03)
+    assert float(row["worst drop"]) == pytest.approx(0.283, abs=0.03)
+    assert float(row["gain over the start"]) == pytest.approx(-0.2, abs=0.03)
+    assert float(row["gold where the proxy is best"]) == pytest.approx(0.2, abs=0.03)
     assert float(row["KL final"]) == 64 and row["β final"] == ""
+    # Six of six, and none of six: exact intervals from .025^(1/6).
+    assert [float(row[f"collapse rate{end}"]) for end in ("", " low", " high")] == [1, 0.5407, 1]
+    assert float(rows["GPRL, full"]["collapse rate high"]) == pytest.approx(0.4593)
     assert float(rows["GPRL, full"]["active steps"]) == 2
-    comparisons = _rows(study[0], "comparisons.csv")
-    first = comparisons[0]
-    assert (first["verdict"], first["seeds"]) == ("supported", "0 1 2 3 4")
-    assert float(first["final"]) == pytest.approx(40, abs=2)
-    assert float(first["final low"]) > 30
+    first = _rows(study[0], "comparisons.csv")[0]
+    assert first["seeds"] == "0 1 2 3 4 5"
+    assert (first["frontier verdict"], first["better stop"]) == ("better", "better")
+    assert float(first["horizon"]) == pytest.approx(40, abs=2)
+    assert float(first["horizon low"]) > 30
+    assert float(first["horizon sign-flip p"]) == pytest.approx(2 / 64, abs=1e-4)
     curves = _rows(study[0], "curves.csv")
-    assert len(curves) == 4 * 5 * len(ITERATIONS)
-    assert {"eval/kl", "eval/gold/fluency", "eval/distinct_bigrams"} <= curves[0].keys()
+    assert len(curves) == 4 * 6 * len(ITERATIONS)
+    assert {"eval/kl", "eval/gold/fluency", "eval/win_rate_odd"} <= curves[0].keys()
 
 
 def test_the_page_is_one_file_with_everything_in_it(study):
@@ -98,14 +116,36 @@ def test_the_page_is_one_file_with_everything_in_it(study):
     assert len(pictures) == 8
     assert text.count("data:image/png;base64,") == len(pictures)
     assert not re.findall(r'(?:src|href)="(?!data:)', text) and "http" not in text
-    assert "supported" in text and "second-hand" in text and "abc123" in text
+    assert "supported" not in text and "second-hand" in text and "abc123" in text
+    assert '<td class="better">better</td>' in text
+    assert '<td class="equivalent">equivalent</td>' in text
     assert "GPRL resists over-optimisation better than GRPO + BT" in text
+
+
+def test_the_command_s_options_reach_the_verdicts(tmp_path):
+    folder = planted(tmp_path)
+    assert report.main([str(folder), "--tuning-seeds", "0,1"]) == 0
+    assert _rows(folder, "comparisons.csv")[0]["seeds"] == "2 3 4 5"
+    report.main([str(folder), "--looks", "6,12"])
+    assert _rows(folder, "comparisons.csv")[0]["frontier verdict"] == "undecided"
 
 
 def test_two_seeds_leave_it_undecided(tmp_path):
     folder = planted(tmp_path, seeds=2)
     assert "undecided" in write_study(folder).read_text(encoding="utf8")
-    assert {row["verdict"] for row in _rows(folder, "comparisons.csv")} == {"undecided"}
+    rows = _rows(folder, "comparisons.csv")
+    assert {row[key] for row in rows for key in ("frontier verdict", "better stop")} == {
+        "undecided"
+    }
+
+
+def test_a_first_look_of_two_is_stricter(tmp_path):
+    """Six of twelve seeds spend .0056, which no six sign flips come to."""
+    folder = planted(tmp_path)
+    write_study(folder, looks=[6, 12])
+    assert _rows(folder, "comparisons.csv")[0]["frontier verdict"] == "undecided"
+    with pytest.raises(ValueError, match="expected a look at 6 seeds"):
+        write_study(folder, looks=[5, 12])
 
 
 def test_a_grid_of_other_arms_is_compared_with_its_first(tmp_path):
@@ -114,7 +154,8 @@ def test_a_grid_of_other_arms_is_compared_with_its_first(tmp_path):
             write_run(tmp_path, arm, seed, [0.5, 0.6, 0.6, 0.6, 0.6], [0.0, 1, 2, 3, 4])
     write_study(tmp_path)
     (row,) = _rows(tmp_path, "comparisons.csv")
-    assert (row["arm"], row["against"], row["verdict"]) == ("yours", "mine", "not supported")
+    assert (row["arm"], row["against"]) == ("yours", "mine")
+    assert (row["frontier verdict"], row["better stop"]) == ("equivalent", "equivalent")
 
 
 def test_a_run_without_its_distance_is_refused(tmp_path):
