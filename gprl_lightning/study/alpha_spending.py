@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-from scipy.special import ndtr, ndtri
+from statistics import NormalDist
 
 from gprl_lightning.study.intervals import LEVEL
 
@@ -34,6 +33,7 @@ def levels(looks: Sequence[int], level: float = LEVEL) -> list[float]:
         raise ValueError(
             f"looks: expected numbers of seeds that grow, such as 5,10; got {[*looks]}."
         )
-    z = float(ndtri(1 - level / 2))
-    spent = [2 - 2 * float(ndtr(z / math.sqrt(look / looks[-1]))) for look in looks]
+    normal = NormalDist()
+    z = normal.inv_cdf(1 - level / 2)
+    spent = [2 - 2 * normal.cdf(z / math.sqrt(look / looks[-1])) for look in looks]
     return [after - before for before, after in zip([0.0, *spent], spent, strict=False)]

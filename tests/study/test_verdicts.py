@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gprl_lightning.study.alpha_spending import levels
-from gprl_lightning.study.intervals import exact_share, student
+from gprl_lightning.study.intervals import exact_share, quantile, student
 from gprl_lightning.study.verdicts import MOST_EXACT, against_all, detectable, judge, sign_flip
 
 FOUR = [0.02, 0.10, -0.05, 0.30]
@@ -25,6 +25,19 @@ def test_student_by_hand():
             (statistics.fmean(FOUR) - half, statistics.fmean(FOUR) + half), abs=1e-5
         )
     assert math.isnan(student(np.array([0.4, 0.5])).low)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 7, 19, 40])
+@pytest.mark.parametrize("probability", [0.6, 0.8, 0.975, 0.9975])
+def test_student_s_quantile_is_where_its_density_sums_to_the_probability(degrees, probability):
+    """By Simpson's rule on the density, from 0, where half of it lies behind."""
+    found = quantile(degrees, probability)
+    t = np.linspace(0, found, 200_001)
+    log_scale = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)
+    scale = math.exp(log_scale) / math.sqrt(degrees * math.pi)
+    density = scale * (1 + t**2 / degrees) ** (-(degrees + 1) / 2)
+    weights = np.array([1, *[4, 2] * 99_999, 4, 1]) / 3
+    assert 0.5 + (weights * density).sum() * t[1] == pytest.approx(probability, abs=1e-6)
 
 
 def _binomial_tail(trials: int, share: float, successes: int) -> float:
