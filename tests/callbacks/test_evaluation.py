@@ -112,11 +112,11 @@ def test_answers_are_sampled_in_batches_of_the_size_asked_for():
 def test_the_halves_are_of_the_prompts_at_even_and_at_odd_places(run):
     """What is chosen by one of them can be read on the other: no comparison is in both."""
     folder, module, evaluation = run
-    answers = evaluation._answer(module, module.policy, EVALUATION_SEED).texts
+    answers = evaluation._answer(module, module.sampler, module.policy, EVALUATION_SEED)
     asked = [m for batch in evaluation.batches for m in batch.messages]
     wins = [
         evaluation.judge.prefer(*row)
-        for row in zip(asked, answers, evaluation.baseline.texts, strict=True)
+        for row in zip(asked, answers.texts, evaluation.baseline.texts, strict=True)
     ]
     logged = read_metrics(folder / "metrics.csv")
     even, odd = logged[metrics.EVAL_WIN_RATE_EVEN][1], logged[metrics.EVAL_WIN_RATE_ODD][1]
