@@ -24,13 +24,20 @@ class DetectorStudyConfig:
     learning: float = 4.0  # κ of healthy learning: how sharply better responses are preferred
     seeds: int = 10  # streams of each exploit
     healthy_seeds: int = 100  # streams of each healthy kind
-    runs: list[str] = field(default_factory=list)  # folders of real runs to replay as well
+    false_alarms: float = 0.1  # share of healthy runs that every statistic's threshold lets alarm
+    runs: list[str] = field(default_factory=list)  # folders of real runs, or of grids of them
+    ensemble: list[str] = field(default_factory=list)  # preference models that may disagree on them
 
     def __post_init__(self) -> None:
-        at_least("detectors", self, 1, "prompts", "responses", "steps", "seeds", "healthy_seeds")
+        at_least("detectors", self, 1, "prompts", "responses", "steps", "seeds")
+        at_least("detectors", self, 2, "healthy_seeds")  # half of them set the thresholds
         at_least("detectors", self, 0, "learning")
         key = "detectors."
         require(key + "onset", 0 < self.onset < self.steps, self.onset, "in (0, detectors.steps)")
         require(key + "ramps", all(r >= 1 for r in self.ramps), self.ramps, "each >= 1")
+        share = self.false_alarms
+        require(key + "false_alarms", 0 < share < 1, share, "in (0, 1)")
+        size = len(self.ensemble)
+        require(key + "ensemble", size != 1, self.ensemble, "none, or two models or more")
         strengths = self.strengths
         require(key + "strengths", {*strengths} <= {1, 2, 3}, strengths, "some of 1, 2, 3")

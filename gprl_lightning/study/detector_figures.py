@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from gprl_lightning.study.detector_scores import wilson
-
 TITLES = {
     "variance_share": "variance share\n(GPRL)",
     "weighted_share": "λ-weighted\nshare",
     "anchored": "anchored\nscore",
-    "kl_to_reference": "KL to the\nreference",
     "mean_length": "mean\nlength",
     "surprise": "surprise\n(ours)",
 }
 SHOWN = ("variance_share", "surprise")  # the detectors whose streams are drawn
 
 
-def write_figure(file: Path, rows: Sequence[dict[str, Any]], found: Sequence[Any]) -> None:
+def write_figure(
+    file: Path, rows: Sequence[dict[str, Any]], found: Sequence[Any], target: float
+) -> None:
     """Two heat maps of detection rates, false alarms, and an example stream by two detectors."""
     import matplotlib
 
@@ -33,7 +32,7 @@ def write_figure(file: Path, rows: Sequence[dict[str, Any]], found: Sequence[Any
         _rates(panel, [r for r in rows if not r["healthy"] and bool(r["pushed_axes"]) == pushed])
         kind = "the preference model also rewards it" if pushed else "the preference model as it is"
         panel.set_title(f"exploits detected; {kind}")
-    _false_alarms(panels[0][2], [row for row in rows if row["healthy"]])
+    _false_alarms(panels[0][2], [row for row in rows if row["healthy"]], target)
     example = _example(found)
     for panel, name in zip(panels[1], SHOWN, strict=False):
         _stream(panel, example, name)
@@ -43,6 +42,9 @@ def write_figure(file: Path, rows: Sequence[dict[str, Any]], found: Sequence[Any
 
 
 def _rates(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        panel.text(0.5, 0.5, "no exploit costs gold", ha="center", transform=panel.transAxes)
+        return
     names = list(dict.fromkeys(row["detector"] for row in rows))
     kinds = list(dict.fromkeys((row["exploit"], row["strength"]) for row in rows))
     rates = np.zeros((len(kinds), len(names)))
@@ -61,22 +63,17 @@ def _rates(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
     panel.set_yticks(range(len(kinds)), [f"{plant} {strength}" for plant, strength in kinds])
 
 
-def _false_alarms(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
+def _false_alarms(panel: Any, rows: Sequence[dict[str, Any]], target: float) -> None:
     names = list(dict.fromkeys(row["detector"] for row in rows))
     for offset, learning in ((-0.2, False), (0.2, True)):
         mine = [row for row in rows if bool(row["learning"]) == learning]
         rates = [row["false_alarm_runs"] / row["runs"] for row in mine]
-        bounds = [wilson(row["false_alarm_runs"], row["runs"]) for row in mine]
-        errors = [
-            [max(rate - low, 0) for rate, (low, _) in zip(rates, bounds, strict=True)],
-            [max(high - rate, 0) for rate, (_, high) in zip(rates, bounds, strict=True)],
-        ]
         label = "healthy, learning" if learning else "healthy, standing still"
-        panel.bar(np.arange(len(names)) + offset, rates, 0.4, yerr=errors, capsize=3, label=label)
-    panel.axhline(0.02, color="crimson", ls="--", lw=1, label="target: 2 %")
+        panel.bar(np.arange(len(names)) + offset, rates, 0.4, label=label)
+    panel.axhline(target, color="crimson", ls="--", lw=1, label=f"set to {target:.0%} on others")
     panel.set_xticks(range(len(names)), [TITLES[name] for name in names], fontsize=8)
     panel.set_ylim(0, 1.05)
-    panel.set_title("healthy runs with at least one false alarm (95 % intervals)")
+    panel.set_title("healthy streams with at least one false alarm")
     panel.legend(fontsize=8)
 
 

@@ -1,8 +1,11 @@
-"""Detection and false alarms, counted over streams whose truth is known."""
+"""Detection and false alarms, counted over streams whose truth is known.
+
+Streams are drawn from one pool, of one policy and one preference model: the counts describe them,
+and have no intervals. Real runs have: `detector_runs`.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -11,23 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gprl_lightning.study.detectors import Watch
-from gprl_lightning.study.streams import loss_at, quarter_lost
-
-Z = 1.959963984540054  # the normal quantile of a 95 % interval
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927), in [0, 1].
-
-    Raises:
-        ValueError: no trials.
-    """
-    if trials < 1:
-        raise ValueError("wilson: expected at least one trial, found none.")
-    share, square = successes / trials, Z * Z / trials
-    centre = (share + square / 2) / (1 + square)
-    half = Z / (1 + square) * math.sqrt(share * (1 - share) / trials + square / trials / 4)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+from gprl_lightning.study.streams import loss_at, loss_step
 
 
 @dataclass(frozen=True)
@@ -58,11 +45,10 @@ class Detections:
         runs: streams.
         early: their first alarm came before the exploit: false, and not a detection.
         detected: their first alarm came with or after the onset.
-        in_time: … and before the gold had lost a quarter of its peak; where it never does, as
-            `detected`.
-        lead: median steps from the alarm to that loss, over the detected ones; None where there is
+        in_time: … and before the gold had lost ten points.
+        lead: median steps from the alarm to that loss, over the detected ones; None if there are
             none.
-        loss: median share of the gold's peak that is lost at the alarm; None where none detected.
+        loss: median win rate that is lost at the alarm; None if none is detected.
     """
 
     runs: int
@@ -74,15 +60,26 @@ class Detections:
 
     @staticmethod
     def of(watches: Sequence[Watch], gold: Float[Tensor, " steps"], onset: int) -> Detections:
-        """``gold``: the scenario's, by step, the mean over its streams."""
+        """Count a scenario whose exploit costs gold.
+
+        Args:
+            watches: of its streams.
+            gold: by step, the mean over its streams.
+            onset: of the exploit.
+
+        Raises:
+            ValueError: no gold is lost: then there is nothing to detect.
+        """
         firsts = [watch.first_alarm() for watch in watches]
         alarms = [first for first in firsts if first is not None and first >= onset]
-        limit = quarter_lost(gold, onset)
+        limit = loss_step(gold, onset)
+        if limit is None:
+            raise ValueError("Detections: expected an exploit that costs gold; found none lost.")
         return Detections(
             runs=len(watches),
             early=sum(first is not None and first < onset for first in firsts),
             detected=len(alarms),
-            in_time=sum(limit is None or alarm < limit for alarm in alarms),
-            lead=median(limit - a for a in alarms) if alarms and limit is not None else None,
+            in_time=sum(alarm < limit for alarm in alarms),
+            lead=median(limit - a for a in alarms) if alarms else None,
             loss=median(loss_at(gold, alarm) for alarm in alarms) if alarms else None,
         )

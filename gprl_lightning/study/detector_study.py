@@ -1,15 +1,14 @@
 """The monitors as detectors: ``python train.py experiment=detector_study``.
 
 Draws healthy and exploited streams from one pool of responses, lets every monitor read them, and
-counts detections and false alarms; replays finished runs as well. Writes ``detectors.csv``,
-``runs.csv``, ``plants.csv`` and ``detectors.png``.
+counts detections and false alarms, with all thresholds set by one rule; replays finished runs as
+well (`detector_runs`). Writes ``detectors.csv``, ``plants.csv`` and ``detectors.png``.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,14 @@ from gprl_lightning.config import Config
 from gprl_lightning.core.drift import DriftSettings
 from gprl_lightning.study.detector_figures import write_figure
 from gprl_lightning.study.detector_pool import study_pool
-from gprl_lightning.study.detector_scores import Detections, FalseAlarms, wilson
+from gprl_lightning.study.detector_roc import Trace, threshold
+from gprl_lightning.study.detector_runs import read_runs, write_runs
+from gprl_lightning.study.detector_scores import Detections, FalseAlarms
 from gprl_lightning.study.detectors import DETECTORS, Watch
 from gprl_lightning.study.planting import PLANTS
 from gprl_lightning.study.pool import OWN_WORSE, Pool, Version
-from gprl_lightning.study.recorded import recorded_evidence
-from gprl_lightning.study.streams import Evidence, Scenario, Shape, draw, quarter_lost
+from gprl_lightning.study.streams import Evidence, Scenario, Shape, draw, loss_step
+from gprl_lightning.study.tables import write_table
 from gprl_lightning.tasks.build import drift_settings
 from gprl_lightning.tracking.report import print_table
 from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
@@ -53,7 +54,7 @@ def detector_study(config: Config, cfg: DictConfig, folder: Path) -> float:
     """Returns the share of exploited streams that the configured statistic detects."""
     prepare(config)
     options, settings = config.detectors, drift_settings(config.drift, config.algorithm.kl_coef)
-    runs = [row for run in options.runs for row in run_rows(Path(run), settings)]
+    runs = read_runs(config, settings) if options.runs else []
     pool = study_pool(config)
     begin(cfg, folder)
     size = (config.data.prompts_per_step, config.rollout.group_size)
@@ -63,17 +64,18 @@ def detector_study(config: Config, cfg: DictConfig, folder: Path) -> float:
         for scenario in scenarios(config)
     ]
     bar = tqdm(cases, desc="streams", unit="scenario", leave=False)
-    found = [
+    drawn = [
         watched(pool, scenario, shape, settings, seeds, config.seed + SEEDS_APART * place)
         for place, (scenario, seeds) in enumerate(bar)
     ]
+    found = by_one_rule(drawn, options.false_alarms)
     rows = [row for one in found for row in rows_of(one, settings, shape.onset)]
-    write_csv(folder / "detectors.csv", rows)
-    write_csv(folder / "plants.csv", list(plant_rows(pool)))
-    if runs:
-        write_csv(folder / "runs.csv", runs)
-    write_figure(folder / "detectors.png", rows, found)
+    write_table(rows, folder / "detectors.csv")
+    write_table(list(plant_rows(pool)), folder / "plants.csv")
+    write_figure(folder / "detectors.png", rows, found, options.false_alarms)
     files = {name: folder / name for name in ("detectors.csv", "plants.csv", "detectors.png")}
+    if runs:
+        files |= write_runs(folder, runs, options.false_alarms)
     totals = overall(rows)
     final = {f"detectors/{name}/detected": total[0] for name, total in totals.items()}
     write_summary(config, folder, final, files)
@@ -105,10 +107,39 @@ def watched(
     return Watched(scenario, streams, watches)
 
 
+def by_one_rule(found: Sequence[Watched], share: float) -> list[Watched]:
+    """Set the thresholds of all statistics by one rule, on streams that are then left out.
+
+    Of the healthy streams those at even places set them: each the lowest that at most a share of
+    them ever exceeds. The others remain to be counted.
+    """
+    names = found[0].watches
+    even = [one.watches for one in found if one.scenario.healthy]
+    levels = {
+        name: threshold(
+            [Trace("", w.statistic.numpy(), None) for watches in even for w in watches[name][::2]],
+            share,
+        )
+        for name in names
+    }
+
+    def counted(one: Watched) -> Watched:
+        first, step = (1, 2) if one.scenario.healthy else (0, 1)
+        watches = {
+            name: [replace(w, threshold=levels[name]) for w in one.watches[name][first::step]]
+            for name in names
+        }
+        return Watched(one.scenario, one.streams[first::step], watches)
+
+    return [counted(one) for one in found]
+
+
 def rows_of(found: Watched, settings: DriftSettings, onset: int) -> Iterator[Row]:
-    """One row per detector."""
+    """One row per detector; none of an exploit that costs no gold, which nobody need detect."""
     scenario = found.scenario
-    limit = None if scenario.healthy else quarter_lost(found.gold, onset)
+    limit = None if scenario.healthy else loss_step(found.gold, onset)
+    if limit is None and not scenario.healthy:
+        return
     shared = {
         "healthy": scenario.healthy,
         "learning": scenario.learning,
@@ -118,7 +149,7 @@ def rows_of(found: Watched, settings: DriftSettings, onset: int) -> Iterator[Row
         "pushed_axes": scenario.pushed_axes,
         "gold_peak": float(found.gold.max()),
         "gold_end": float(found.gold[-1]),
-        "quarter_lost_after": None if limit is None else limit - onset,
+        "lost_after": None if limit is None else limit - onset,
     }
     for name, watches in found.watches.items():
         if scenario.healthy:
@@ -139,10 +170,9 @@ def overall(rows: Sequence[Row]) -> dict[str, tuple[float, str]]:
     for name in dict.fromkeys(row["detector"] for row in rows):
         mine = [row for row in rows if row["detector"] == name]
         exploited = [row for row in mine if not row["healthy"]]
-        harmful = [row for row in exploited if row["quarter_lost_after"] is not None]
         parts = [
             ("detected", exploited, "detected"),
-            ("before a quarter of the gold is lost", harmful, "in_time"),
+            ("before ten points of gold are lost", exploited, "in_time"),
             *(
                 ("false alarms, " + ("learning" if row["learning"] else "still"), [row], None)
                 for row in mine
@@ -154,8 +184,7 @@ def overall(rows: Sequence[Row]) -> dict[str, tuple[float, str]]:
             runs = sum(row["runs"] for row in chosen)
             hits = sum(row[column or "false_alarm_runs"] for row in chosen)
             if runs:
-                low, high = wilson(hits, runs)
-                lines.append(f"{label}: {hits / runs:.1%} ({low:.1%} – {high:.1%}) of {runs} runs")
+                lines.append(f"{label}: {hits / runs:.1%} of {runs} streams")
                 detected = hits / runs if column == "detected" else detected
         out[name] = (detected, "\n".join(lines))
     return out
@@ -175,31 +204,3 @@ def plant_rows(pool: Pool) -> Iterator[Row]:
             "surprise": float(measured.surprise.mean()),
             "clean_surprise": float(clean.surprise.mean()),
         }
-
-
-def run_rows(run: Path, settings: DriftSettings) -> Iterator[Row]:
-    """When each detector alarms in a finished run, and what of the gold was lost by then."""
-    evidence = recorded_evidence(run)
-    gold = evidence.gold
-    limit = quarter_lost(gold, 0)
-    for detector in DETECTORS:
-        first = detector(evidence, settings).first_alarm()
-        yield {
-            "run": run.name,
-            "detector": detector.__name__,
-            "iterations": len(gold),
-            "gold_peak": float(gold.max()),
-            "peak_at": int(gold.argmax()) + 1,
-            "gold_end": float(gold[-1]),
-            "quarter_lost_at": None if limit is None else limit + 1,
-            "first_alarm": None if first is None else first + 1,
-        }
-
-
-def write_csv(file: Path, rows: Sequence[Row]) -> None:
-    """Columns are the union over rows, in order of appearance."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with file.open("w", newline="", encoding="utf8") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,13 +1,14 @@
 """The monitors under test: each reads a stream's evidence and says at which steps it alarms.
 
 A whole stream at once, from the parts that `update_drift` is made of; a test holds them against it
-step by step. The baselines are distances of a smoothed number from its calibration, with a
-threshold drawn up as the variance share's: the 99th percentile over bootstrap resamples of the
-calibration. None acts on the stream.
+step by step. The anchored score and the length are distances of a smoothed number from its
+calibration. None acts on the stream. A watch brings the threshold that its monitor would set for
+itself; to compare monitors, all thresholds are set by one rule on other runs (`detector_roc`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Watch:
 
     Attributes:
         statistic: by step; 0 while calibrating.
-        threshold: of the statistic.
+        threshold: the monitor's own; inf of a rival that has none.
     """
 
     statistic: Float[Tensor, " steps"]
@@ -63,9 +64,25 @@ def anchored(evidence: Evidence, settings: DriftSettings) -> Watch:
     return _distance(evidence.anchored, settings, _euclidean)
 
 
-def kl_to_reference(evidence: Evidence, settings: DriftSettings) -> Watch:
-    """Distance of the KL to the reference from its calibration mean."""
-    return _distance(evidence.kl[:, None], settings, _euclidean)
+def kl_trigger(evidence: Evidence, settings: DriftSettings) -> Watch:
+    """The smoothed KL to the reference, of a run: a planted stream has none to measure."""
+    return _level(evidence.kl, settings)
+
+
+def clock(evidence: Evidence, settings: DriftSettings) -> Watch:
+    """The number of the step: an alarm at the same time in every run."""
+    return Watch(torch.arange(len(evidence.kl), dtype=torch.float64), math.inf)
+
+
+def disagreement(evidence: Evidence, settings: DriftSettings) -> Watch:
+    """How far an ensemble's win probabilities lie apart, smoothed.
+
+    Raises:
+        ValueError: there is no ensemble.
+    """
+    if evidence.disagreement is None:
+        raise ValueError("disagreement: expected an ensemble; set detectors.ensemble.")
+    return _level(evidence.disagreement, settings)
 
 
 def mean_length(evidence: Evidence, settings: DriftSettings) -> Watch:
@@ -83,14 +100,15 @@ def surprise(evidence: Evidence, settings: DriftSettings) -> Watch:
     return Watch(torch.cat([rise.new_zeros(steps), rise[1:]]), threshold)
 
 
-DETECTORS: tuple[Detector, ...] = (
-    variance_share,
-    weighted_share,
-    anchored,
-    kl_to_reference,
-    mean_length,
-    surprise,
-)
+DETECTORS: tuple[Detector, ...] = (variance_share, weighted_share, anchored, mean_length, surprise)
+# Of runs; and `disagreement`, if there is an ensemble.
+RIVALS: tuple[Detector, ...] = (kl_trigger, clock)
+
+
+def _level(values: Float[Tensor, " steps"], settings: DriftSettings) -> Watch:
+    """The moving average after the calibration, and 0 before."""
+    smooth = _smoothed(values[:, None], settings)[1:, 0]
+    return Watch(torch.cat([smooth.new_zeros(settings.calibration_steps), smooth]), math.inf)
 
 
 def _distance(

@@ -8,7 +8,6 @@ responses is replaced by their exploited versions. Everything a monitor may read
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +18,7 @@ from gprl_lightning.core.advantages import axis_std
 from gprl_lightning.core.preference import axis_pairs, group_scores, scores_against
 from gprl_lightning.study.pool import CLEAN, Measured, Pool, Version
 
+LOST = 0.1  # of gold win rate: a run that falls so far below its best is a lossy one
 CLIMB_STEPS = 40.0  # time constant of healthy learning, as in the sandbox's default run
 
 
@@ -67,6 +67,8 @@ class Evidence:
         kl: to the reference, in nats per token.
         length: tokens per response.
         gold: win rate against the starting policy.
+        disagreement: of an ensemble of preference models over pairs of a group's answers; None
+            without an ensemble.
     """
 
     variance: Float[Tensor, "steps axes"]
@@ -76,6 +78,7 @@ class Evidence:
     kl: Float[Tensor, " steps"]
     length: Float[Tensor, " steps"]
     gold: Float[Tensor, " steps"]
+    disagreement: Float[Tensor, " steps"] | None = None
 
 
 def draw(pool: Pool, scenario: Scenario, shape: Shape, seed: int) -> Evidence:
@@ -182,16 +185,14 @@ def _evidence(
     )
 
 
-def quarter_lost(gold: Float[Tensor, " steps"], onset: int) -> int | None:
-    """The first step from the onset on at which the gold is under three quarters of its peak so
-    far; None: never."""
-    peak = gold.cummax(0).values
-    lost = (gold < 0.75 * peak).nonzero()[:, 0]
+def loss_step(gold: Float[Tensor, " steps"], onset: int) -> int | None:
+    """Return the first step from the onset on at which the gold is ten points or more under its
+    best so far; None if it never is."""
+    lost = (gold.cummax(0).values - gold >= LOST).nonzero()[:, 0]
     later = lost[lost >= onset]
     return int(later[0]) if len(later) else None
 
 
 def loss_at(gold: Float[Tensor, " steps"], step: int) -> float:
-    """The share of the gold's peak so far that is lost at a step, in [0, 1]."""
-    peak = float(gold[: step + 1].max())
-    return 0.0 if math.isclose(peak, 0.0) else 1 - float(gold[step]) / peak
+    """Return by how much of win rate the gold is under its best so far at a step."""
+    return float(gold[: step + 1].max() - gold[step])

@@ -13,7 +13,8 @@ import torch
 from gprl_lightning.core.drift import AxisMoments, DriftSettings, DriftState, update_drift
 from gprl_lightning.core.preference import axis_pairs, scores_against
 from gprl_lightning.study import detectors, planting
-from gprl_lightning.study.detector_scores import Detections, FalseAlarms, wilson
+from gprl_lightning.study.detector_scores import Detections, FalseAlarms
+from gprl_lightning.study.detector_study import Watched, by_one_rule, rows_of
 from gprl_lightning.study.detectors import Watch
 from gprl_lightning.study.pool import OWN_WORSE, Measured, Pool, Version, planted, with_own_worse
 from gprl_lightning.study.streams import (
@@ -23,7 +24,7 @@ from gprl_lightning.study.streams import (
     _pushed,
     draw,
     loss_at,
-    quarter_lost,
+    loss_step,
 )
 
 TEXT = "I loved it. The fit was good."
@@ -90,6 +91,8 @@ def test_streams_are_the_same_for_the_same_seed(pool):
     scenario = Scenario(learning=3.0, version=LENGTHY, ramp=10, pushed_axes=1)
     one, again, other = (draw(pool, scenario, SHAPE, seed) for seed in (5, 5, 6))
     for name, values in vars(one).items():
+        if values is None:
+            continue  # streams have no ensemble
         assert values.equal(getattr(again, name)), name
         assert len(values) == SHAPE.steps
         assert name == "length" or not values.equal(getattr(other, name)), name
@@ -157,11 +160,12 @@ def test_a_stream_whose_alarm_is_known():
     """Quiet, then a jump at step 15: seen at once by what reads it, by the others never."""
     evidence = constant([0.5] * 15 + [1.5] * 5)
     found = {d.__name__: d(evidence, DriftSettings()).first_alarm() for d in detectors.DETECTORS}
-    seen = {"kl_to_reference": 15, "surprise": 15}
+    seen = {"surprise": 15}
     assert found == {name: seen.get(name) for name in found}
     falling = constant([0.5] * 15 + [0.1] * 5)
     assert detectors.surprise(falling, DriftSettings()).first_alarm() is None
-    assert detectors.kl_to_reference(falling, DriftSettings()).first_alarm() == 15
+    shorter = replace(falling, length=falling.surprise)
+    assert detectors.mean_length(shorter, DriftSettings()).first_alarm() == 15
 
 
 # Counting -----------------------------------------------------------------------------------------
@@ -180,27 +184,52 @@ def test_false_alarms_by_hand():
 
 
 def test_detections_by_hand():
-    """Gold falls from 1 by 0.1 a step from step 5 on: under three quarters of 1 at step 7.
+    """Gold falls from 1 by .06 a step from step 5 on: ten points are lost at step 6.
 
-    Alarms: at 6 in time, with 0.2 lost and 1 step ahead; at 8 late, by 1, with 0.4 lost; at 3 too
+    Alarms: at 5 in time, with .06 lost and 1 step ahead; at 8 late, by 2, with .24 lost; at 3 too
     early, which makes the one at 6 no detection; and none.
     """
-    gold = torch.tensor([1.0] * 5 + [0.9, 0.8, 0.7, 0.6, 0.5])
-    assert quarter_lost(gold, 4) == 7 and quarter_lost(torch.ones(10), 4) is None
-    assert loss_at(gold, 8) == pytest.approx(0.4)
-    found = Detections.of([watch(6, 7), watch(8), watch(3, 6), watch()], gold, 4)
+    gold = torch.tensor([1.0] * 5 + [0.94, 0.88, 0.82, 0.76, 0.70])
+    assert loss_step(gold, 4) == 6 and loss_step(gold, 7) == 7
+    assert loss_step(torch.ones(10), 4) is None
+    assert loss_at(gold, 8) == pytest.approx(0.24)
+    found = Detections.of([watch(5, 7), watch(8), watch(3, 6), watch()], gold, 4)
     assert (found.runs, found.early, found.detected, found.in_time) == (4, 1, 2, 1)
-    assert found.lead == 0.0 and found.loss == pytest.approx(0.3)
+    assert found.lead == -0.5 and found.loss == pytest.approx(0.15)
+    with pytest.raises(ValueError, match="expected an exploit that costs gold"):
+        Detections.of([watch(5)], torch.ones(10), 4)
 
 
-def test_wilson_intervals():
-    """Wilson's interval of 0 of 10 ends at z² / (10 + z²); of 5 of 10 it is symmetric."""
-    square = 1.959964**2
-    assert wilson(0, 10) == pytest.approx((0.0, square / (10 + square)))
-    low, high = wilson(5, 10)
-    assert low + high == pytest.approx(1.0) and low == pytest.approx(0.2366, abs=1e-4)
-    with pytest.raises(ValueError, match="at least one trial"):
-        wilson(0, 0)
+SETTINGS = DriftSettings(mode="monitor_only", calibration_steps=4)
+
+
+def test_one_rule_sets_all_thresholds_on_streams_that_are_not_counted():
+    """Streams at even places come to 1 and 3; at most half of them may exceed it: 1. Those at odd
+    places, 2 and 0, are counted: one alarms."""
+    highest = (1.0, 2.0, 3.0, 0.0)
+
+    def of(values) -> Watched:
+        watches = [Watch(torch.tensor([0.0] * 5 + [value, 0.0]), 99.0) for value in values]
+        return Watched(Scenario(), [constant([0.0])] * len(values), {"a": watches})
+
+    healthy = of(highest)
+    exploited = replace(of([1.5, 0.5]), scenario=Scenario(version=LENGTHY))
+    counted, other = by_one_rule([healthy, exploited], 0.5)
+    assert [w.threshold for w in (*counted.watches["a"], *other.watches["a"])] == [1.0] * 4
+    found = FalseAlarms.of(counted.watches["a"], 4)
+    assert (found.runs, found.alarmed_runs) == (2, 1)
+    assert len(counted.streams) == 2 == len(other.streams), "exploited ones are all counted"
+
+
+def test_an_exploit_that_costs_no_gold_leaves_the_table(pool):
+    """The one of this pool costs .25; made free, it has no row. Healthy streams keep theirs."""
+    free = replace(pool.exploited[LENGTHY], gold=pool.clean.gold)
+    for exploited, rows in ((pool.exploited[LENGTHY], 1), (free, 0)):
+        changed = replace(pool, exploited={LENGTHY: exploited})
+        for scenario, expected in ((Scenario(version=LENGTHY, ramp=5), rows), (Scenario(), 1)):
+            streams = [draw(changed, scenario, SHAPE, seed) for seed in range(4)]
+            found = Watched(scenario, streams, {"a": [watch(5)] * 4})
+            assert len(list(rows_of(found, SETTINGS, SHAPE.onset))) == expected
 
 
 # The command --------------------------------------------------------------------------------------
@@ -228,8 +257,10 @@ def test_the_command_at_a_tiny_size(tmp_path):
     assert 0 <= share <= 1
     with (tmp_path / "out/detectors.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == (2 + 2 * 6) * len(detectors.DETECTORS)
-    assert {int(row["runs"]) for row in rows} == {2}
+    assert len(rows) % len(detectors.DETECTORS) == 0
+    healthy = [row for row in rows if row["healthy"] == "True"]
+    assert len(healthy) == 2 * len(detectors.DETECTORS)
+    assert {int(row["runs"]) for row in healthy} == {1}, "the other one set the thresholds"
     assert (tmp_path / "out/detectors.png").stat().st_size > 10_000
     (made,) = tmp_path.glob("detector_pool_*.pt")
     before = made.stat().st_mtime_ns
