@@ -170,7 +170,7 @@ def _figure(file: Path, runs: Sequence[Replayed], rows: Sequence[Row]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panel = plt.subplots(figsize=(7, 5.5), layout="constrained")
+    figure, panel = plt.subplots(figsize=(8.5, 5), layout="constrained")
     for row in rows:
         false, found = roc(traces_of(runs, row["detector"]))
         label = f"{row['detector'].replace('_', ' ')}: {row['area']:.2f}"
@@ -180,7 +180,7 @@ def _figure(file: Path, runs: Sequence[Replayed], rows: Sequence[Row]) -> None:
         xlabel="healthy runs with a false alarm", ylabel="lossy runs with an alarm before the loss"
     )
     panel.set_title(f"{rows[0]['healthy']} healthy and {rows[0]['lossy']} lossy runs")
-    panel.legend(title="area under the curve", fontsize=8, loc="lower right")
+    figure.legend(title="area under the curve", fontsize=8, loc="outside right upper")
     panel.grid(alpha=0.3)
     figure.savefig(file, dpi=90)
     plt.close(figure)
