@@ -97,3 +97,7 @@ class CheckpointCorrupt(InvariantError):
 
 class ResumeRefused(InvariantError):
     """The checkpoint was made by a run that differs from this one."""
+
+
+class RewardFailed(InvariantError):
+    """A function that gives rewards raised, or gave something else than one number per response."""

@@ -15,6 +15,8 @@ from gprl_lightning.callbacks.iteration_checkpoint import IterationCheckpoint
 from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
 from gprl_lightning.core.batch import Prompt, ScoredRollout
 from gprl_lightning.core.drift import DriftSettings
+from gprl_lightning.core.gprl_advantages import GPRLAdvantages
+from gprl_lightning.core.policy_loss import Clip
 from gprl_lightning.data.prompts import PromptLoader
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import Policy, reference_of
@@ -41,17 +43,19 @@ def tiny_module(
     anchored: bool = True,
     **algorithm: Any,
 ) -> GPRLModule:
-    policy = policy or tiny_policy()
+    policy, options = policy or tiny_policy(), AlgorithmConfig(**algorithm)
     judge = from_backbone(
         tiny_model("llama", seed=3).model, tiny_tokenizer(), kind=kind, num_axes=num_axes
     )
     return GPRLModule(
         policy=policy,
         reference=reference_of(policy),
-        preference_model=judge,
+        preference_source=judge,
+        advantage_rule=tiny_rule(options),
+        policy_loss=Clip(options.clip_epsilon, options.clip_epsilon_high),
         sampler=NativeSampler(),
         sampling=Sampling(SIZE, TOKENS),
-        algorithm=AlgorithmConfig(**algorithm),
+        algorithm=options,
         optimizer=partial(torch.optim.AdamW, lr=lr),
         scheduler=SchedulerConfig(name="linear"),
         iterations=iterations,
@@ -75,8 +79,21 @@ def scored_rollout(module: GPRLModule, iteration: int = 0) -> ScoredRollout:
     )
 
 
-def _encode(policy: Policy, iteration: int, uids: Any, messages: Any):
-    return policy.encode_prompts(iteration, uids, messages, 64)
+def tiny_rule(options: AlgorithmConfig) -> GPRLAdvantages:
+    return GPRLAdvantages(
+        options.score_shape,
+        options.normalization,
+        options.weighting,
+        options.advantage_scale,
+        options.advantage_epsilon,
+        options.min_axis_std,
+        options.axis_std_floor,
+    )
+
+
+def _encode(policy: Policy, iteration: int, prompts: Any):
+    uids, messages = [p.uid for p in prompts], [p.messages for p in prompts]
+    return policy.encode_prompts(iteration, uids, messages, 64, [p.columns for p in prompts])
 
 
 def tiny_trainer(

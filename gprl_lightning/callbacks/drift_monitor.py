@@ -67,7 +67,7 @@ class DriftMonitor(L.Callback):
         )
         if intervention is not None:
             self.interventions.append(intervention)
-        self._log(pl_module, moments)
+        self._log(pl_module, moments, scored.axes)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._write(trainer)
@@ -89,7 +89,7 @@ class DriftMonitor(L.Callback):
             if isinstance(logger, GPRLWandbLogger):
                 logger.log_records(metrics.DRIFT_INTERVENTIONS, rows, rows[-1]["step"] + 1)
 
-    def _log(self, pl_module: Any, moments: AxisMoments) -> None:
+    def _log(self, pl_module: Any, moments: AxisMoments, axes: tuple[str, ...]) -> None:
         state = self.state
         values: dict[str, float] = {
             metrics.DRIFT_DIVERGENCE: state.drift,
@@ -106,7 +106,9 @@ class DriftMonitor(L.Callback):
             metrics.AXIS_ANCHORED_SCORE: () if anchored is None else anchored.tolist(),
         }
         for name, row in per_axis.items():
-            values |= {metrics.per_axis(name, axis): float(value) for axis, value in enumerate(row)}
+            values |= {
+                metrics.per_axis(name, axis): float(v) for axis, v in zip(axes, row, strict=False)
+            }
         pl_module.log_dict(values)
 
     def state_dict(self) -> dict[str, Any]:

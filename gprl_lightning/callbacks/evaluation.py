@@ -154,7 +154,7 @@ class HeldOutEvaluation(L.Callback):
                 [answers.texts[i], baseline.texts[i]] for i in range(start, start + len(batch))
             ]
             start += len(batch)
-            embeddings = pl_module.preference_model.module.embed(batch.messages, pairs)
+            embeddings = pl_module.preference_source.embed(batch.messages, pairs, batch.columns)
             scores = pairwise_scores(embeddings.vectors)[:, 0, 1]
             total = total_scores(scores, embeddings.eigenvalues)
             wins += float(torch.heaviside(total, total.new_tensor(0.5)).sum())

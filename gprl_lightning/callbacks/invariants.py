@@ -30,7 +30,7 @@ from gprl_lightning.errors import (
     ReferenceNotAtStart,
     TooManyBadSteps,
 )
-from gprl_lightning.models.agreement import require_judge_text, require_policy_tokens
+from gprl_lightning.models.agreement import require_policy_tokens
 from gprl_lightning.runtime.processes import max_over_processes, rank
 from gprl_lightning.tracking import metrics
 
@@ -74,7 +74,6 @@ class Invariants(L.Callback):
         require_optimizer(trainer, pl_module)
         require_frozen(pl_module)
         require_policy_tokens(pl_module.policy)
-        require_judge_text(pl_module.preference_model.module, pl_module.policy)
         self.frozen = frozen_checksums(pl_module)
 
     # Every iteration ------------------------------------------------------------------------------

@@ -7,14 +7,12 @@ from typing import Any
 
 import lightning as L
 
-from gprl_lightning.core.drift import DriftControl
 from gprl_lightning.runtime.processes import of_every_process
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.rollout_log import (
     ADVANTAGE,
     EIGENVALUE,
     SCORE,
-    AdvantageOptions,
     LoggedRollout,
     Row,
     rollout_file,
@@ -38,12 +36,6 @@ class RolloutTable(L.Callback):
 
     def __init__(self, folder: str | Path, every: int = 20):
         self.folder, self.every = Path(folder), every
-        self.control: DriftControl | None = None
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.control = pl_module.control  # the drift monitor replaces it at the iteration's end
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -51,20 +43,7 @@ class RolloutTable(L.Callback):
         done = batch.iteration + 1
         if done % self.every and done not in (1, trainer.num_training_batches):
             return
-        assert self.control is not None
-        algorithm = pl_module.algorithm
-        options = AdvantageOptions(
-            score_shape=algorithm.score_shape,
-            normalization=algorithm.normalization,
-            weighting=algorithm.weighting,
-            advantage_scale=algorithm.advantage_scale,
-            advantage_epsilon=algorithm.advantage_epsilon,
-            min_axis_std=algorithm.min_axis_std,
-            axis_std_floor=algorithm.axis_std_floor,
-            tau=pl_module.preference_model.module.tau,
-        )
-        stds = pl_module.axis_spread.running, pl_module.axis_spread.starting
-        rows = rollout_rows(outputs["scored"], self.control.axis_multipliers, *stds, options)
+        rows = rollout_rows(outputs["scored"])
         rows = _of_all_processes(rows)
         if not trainer.is_global_zero:
             return
@@ -89,7 +68,7 @@ def media(rows: list[Row]) -> dict[str, Any]:
     import wandb
 
     shown = ("prompt", "response", "stop_reason", "length", "advantage")
-    axes = range(sum(column.startswith(SCORE + "/") for column in rows[0]))
+    axes = [c.removeprefix(SCORE + "/") for c in rows[0] if c.startswith(SCORE + "/")]
     per_axis = [metrics.per_axis(n, a) for a in axes for n in (SCORE, ADVANTAGE, EIGENVALUE)]
     columns = ["group", *shown, *per_axis]
     histograms = {

@@ -1,8 +1,8 @@
 """Print a logged group of responses, and compute its advantages again from what is stored.
 
-``python -m gprl_lightning inspect RUN [--iteration N] [--group I]``. The exit code is 1 if an
-advantage does not follow from the logged vectors, eigenvalues, multipliers and options to 1e-6, and
-2 if there is nothing to show.
+``python -m gprl_lightning inspect RUN [--iteration N] [--group I] [--rule my.rule]``. The run's own
+advantage rule is called again on what it was given. The exit code is 1 if an advantage differs from
+the logged one by more than 1e-6, and 2 if there is nothing to show.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from gprl_lightning.core.advantage_rule import AdvantageRule
 from gprl_lightning.tracking.metrics import per_axis
 from gprl_lightning.tracking.rollout_log import (
     ADVANTAGE,
+    RULE,
     SCORE,
+    STATE,
     LoggedRollout,
     Row,
     logged_iterations,
     rollout_file,
 )
+from gprl_lightning.tracking.rule_record import rule_of
 
 TOLERANCE = 1e-6
 
@@ -38,11 +42,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("--iteration", type=int, help="default: the newest logged one")
     parser.add_argument("--group", type=int, default=0, help="which prompt of it; default: 0")
+    parser.add_argument(
+        "--rule", help="the run's advantage rule by dotted name, if it is not one of the package's"
+    )
     options = parser.parse_args(arguments)
     try:
         iterations, iteration = _choose(options.run, options.iteration)
         logged = LoggedRollout.read(options.run, iteration)
-        groups = len(logged.vectors)
+        groups = len(logged.groups.vectors)
+        rule = rule_of(logged.rows[0][RULE], options.rule)
         if not 0 <= options.group < groups:
             raise LookupError(f"--group {options.group}: expected 0 to {groups - 1}.")
     except LookupError as error:
@@ -51,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(width=max(100, Console().width))
     console.print(f"{rollout_file(options.run, iteration)}   iterations logged: {iterations}")
     console.print(f"iteration {iteration}, group {options.group} of {groups}")
-    return 0 if show(console, logged, options.group) else 1
+    return 0 if show(console, logged, options.group, rule) else 1
 
 
 def _choose(run: Path, iteration: int | None) -> tuple[str, int]:
@@ -72,22 +80,17 @@ def _choose(run: Path, iteration: int | None) -> tuple[str, int]:
     return shown, found[-1] if iteration is None else iteration
 
 
-def show(console: Console, logged: LoggedRollout, group: int) -> bool:
+def show(console: Console, logged: LoggedRollout, group: int, rule: AdvantageRule) -> bool:
     """Print the group; True if all advantages of the iteration follow from what is stored."""
-    rows, options = logged.group(group), logged.options
-    again = logged.rederived()
+    rows = logged.group(group)
+    again = logged.rederived(rule)
     console.rule("prompt")
     console.print(Text(rows[0]["prompt"]))
     console.rule("responses")
-    console.print(_responses(rows, again[group]))
+    console.print(_responses(rows, again[group], logged.axes))
     console.print(_axes(logged, group))
-    console.print(_matrix(logged.win_probabilities()[group], options.tau))
-    console.print(
-        f"normalization={options.normalization} weighting={options.weighting} "
-        f"advantage_scale={options.advantage_scale} epsilon={options.advantage_epsilon:g} "
-        f"min_axis_std={options.min_axis_std:g}",
-        highlight=False,
-    )
+    console.print(_matrix(logged.win_probabilities()[group], logged.groups.tau))
+    console.print(Text(f"advantage rule: {rows[0][RULE]}   state: {rows[0][STATE]}"))
     here = float((again[group] - logged.advantages[group]).abs().max())
     largest = float((again - logged.advantages).abs().max())
     good = largest <= TOLERANCE  # False for NaN
@@ -101,8 +104,7 @@ def show(console: Console, logged: LoggedRollout, group: int) -> bool:
     return good
 
 
-def _responses(rows: list[Row], again: Tensor) -> Table:
-    axes = range(sum(column.startswith(SCORE + "/") for column in rows[0]))
+def _responses(rows: list[Row], again: Tensor, axes: tuple[str, ...]) -> Table:
     table = Table(show_lines=True)
     table.add_column("#", justify="right")
     table.add_column("response", ratio=1)
@@ -123,12 +125,12 @@ def _responses(rows: list[Row], again: Tensor) -> Table:
 
 def _axes(logged: LoggedRollout, group: int) -> Table:
     table = Table(title="axes")
-    for name in ("axis", "eigenvalue λ", "multiplier m", "score std in group", "running mean"):
+    for name in ("axis", "eigenvalue λ", "multiplier m", "score std in group"):
         table.add_column(name, justify="right")
     std = logged.group_scores[group].std(0, unbiased=False)
-    columns = (logged.eigenvalues[group], logged.multipliers, std, logged.running_axis_std)
-    for axis, values in enumerate(zip(*columns, strict=True)):
-        table.add_row(str(axis), *[f"{float(value):.4f}" for value in values])
+    columns = (logged.groups.eigenvalues[group], logged.groups.multipliers, std)
+    for axis, values in zip(logged.axes, zip(*columns, strict=True), strict=True):
+        table.add_row(axis, *[f"{float(value):.4f}" for value in values])
     return table
 
 

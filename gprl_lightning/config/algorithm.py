@@ -34,6 +34,9 @@ class AlgorithmConfig:
     """The GPRL update (METHOD §2); ``algorithm=grpo`` is this with one axis, a scalar reward."""
 
     name: str = "gprl"  # gprl | grpo; grpo: the preference model must be Bradley-Terry
+    # `_target_` and options: an `AdvantageRule` and a `PolicyLoss`
+    advantage: dict[str, Any] = field(default_factory=dict)
+    policy_loss: dict[str, Any] = field(default_factory=dict)
     score_shape: ScoreShape = "linear"  # bounded: mean chance of winning, not mean score; ours
     normalization: Normalization = "per_axis"
     weighting: Weighting = "eigenvalue"

@@ -77,6 +77,10 @@ class PreferenceModelConfig:
     max_tokens: int = 2048
     batch_size: int = 32  # responses per forward
     chat_template: str | None = None  # a Jinja file, for a tokenizer without one
+    # `_target_` and options of any other `PreferenceSource`, in the place of all of the above
+    source: dict[str, Any] = field(default_factory=dict)
+    functions: list[str] = field(default_factory=list)  # of preference_model=functions
+    weights: list[Any] | None = None  # their λ: numbers, or columns of the data; None: 1 each
 
     def __post_init__(self) -> None:
         one_of("preference_model.kind", self.kind, options.Kind)

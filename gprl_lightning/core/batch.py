@@ -7,12 +7,16 @@ prompt). Rollouts are group-major: rollout ``r`` answers prompt ``r // group_siz
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from gprl_lightning.core.advantage_rule import AdvantageRule, Advantages, ScoredGroups, State
+from gprl_lightning.core.records import TensorRecord
 
 
 class Message(TypedDict):
@@ -23,27 +27,26 @@ class Message(TypedDict):
 
 
 Messages = tuple[Message, ...]
-
-
-class _Transferable:
-    """Move every tensor of a record; Lightning calls this on each batch."""
-
-    def to(self, *args: Any, **kwargs: Any) -> Any:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        moved = {k: v.to(*args, **kwargs) for k, v in moved.items() if hasattr(v, "to")}
-        return replace(self, **moved)  # type: ignore[type-var]
+Columns = Mapping[str, object]  # a data row's other values, by column
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and its stable number (the row in its file)."""
+    """One prompt of the data.
+
+    Attributes:
+        uid: its stable number, the row in its file.
+        messages: the conversation that is to be answered.
+        columns: the row's values by column; ``prompt`` is the prompt as it stands in the file.
+    """
 
     uid: int
     messages: Messages
+    columns: Columns = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True)
-class PromptBatch(_Transferable):
+class PromptBatch(TensorRecord):
     """The prompts of one RL iteration, left-padded for generation.
 
     Attributes:
@@ -54,6 +57,7 @@ class PromptBatch(_Transferable):
             tokenizer.
         input_ids: the prompts in the policy's tokens, left-padded.
         mask: True on real tokens.
+        columns: what else each prompt's row holds, for preference sources and judges.
     """
 
     iteration: int
@@ -61,13 +65,14 @@ class PromptBatch(_Transferable):
     messages: tuple[Messages, ...]
     input_ids: Int[Tensor, "groups prompt_tokens"]
     mask: Bool[Tensor, "groups prompt_tokens"]
+    columns: tuple[Columns, ...] = ()
 
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
 
 @dataclass(frozen=True)
-class Rollout(_Transferable):
+class Rollout(TensorRecord):
     """``group_size`` sampled responses for each prompt, right-padded.
 
     Attributes:
@@ -102,25 +107,50 @@ class Rollout(_Transferable):
 
 
 @dataclass(frozen=True)
-class ScoredRollout(_Transferable):
+class ScoredRollout(TensorRecord):
     """A rollout with all that the update needs: scores, advantages and reference
     log-probabilities.
 
     Attributes:
+        axes: names of the preference source's axes.
+        rule: the advantage rule.
+        groups: what the rule was given.
+        state: the state that it was given.
+        result: what it returned.
         anchored_scores: mean score of a prompt's responses against its anchor, for the drift
             monitor; None without anchors.
         importance: weight of each token's policy term, `core.importance`; 1: nothing to correct.
     """
 
     rollout: Rollout
-    vectors: Float[Tensor, "groups size two_axes"]
-    eigenvalues: Float[Tensor, "groups axes"]
-    group_scores: Float[Tensor, "groups size axes"]
-    axis_advantages: Float[Tensor, "groups size axes"]
-    advantages: Float[Tensor, "groups size"]
+    axes: tuple[str, ...]
+    rule: AdvantageRule
+    groups: ScoredGroups
+    state: State
+    result: Advantages
     ref_logprobs: Float[Tensor, "rollouts tokens"]
     importance: Float[Tensor, "rollouts tokens"]
     anchored_scores: Float[Tensor, "groups axes"] | None
+
+    @property
+    def vectors(self) -> Float[Tensor, "groups size axes entries"]:
+        return self.groups.vectors
+
+    @property
+    def eigenvalues(self) -> Float[Tensor, "groups axes"]:
+        return self.groups.eigenvalues
+
+    @property
+    def group_scores(self) -> Float[Tensor, "groups size axes"]:
+        return self.result.group_scores
+
+    @property
+    def axis_advantages(self) -> Float[Tensor, "groups size axes"]:
+        return self.result.axis_advantages
+
+    @property
+    def advantages(self) -> Float[Tensor, "groups size"]:
+        return self.result.advantages
 
     def rows(self, index: Int[Tensor, " rows"]) -> Minibatch:
         """The rollouts at ``index`` as one batch for a forward and a backward pass."""
@@ -139,7 +169,7 @@ class ScoredRollout(_Transferable):
 
 
 @dataclass(frozen=True)
-class Minibatch(_Transferable):
+class Minibatch(TensorRecord):
     """Some rollouts of an iteration, each with its own prompt: any subset, in any order."""
 
     prompt_ids: Int[Tensor, "rows prompt_tokens"]
@@ -150,6 +180,10 @@ class Minibatch(_Transferable):
     ref_logprobs: Float[Tensor, "rows tokens"]
     advantages: Float[Tensor, " rows"]
     importance: Float[Tensor, "rows tokens"]
+
+    def between(self, first: int, last: int) -> Minibatch:
+        """Return the rows from ``first`` up to, but not including, ``last``."""
+        return replace(self, **{f.name: getattr(self, f.name)[first:last] for f in fields(self)})
 
 
 def split_rows(rows: int, parts: int, order: Int[Tensor, " rows"] | None = None) -> list[Tensor]:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gprl_lightning.core.preference import scores_against, total_scores
+from gprl_lightning.core.preference import axis_pairs, scores_against, total_scores
 
 
 def pair_axis_scores(
@@ -15,7 +15,7 @@ def pair_axis_scores(
 ) -> Float[Tensor, "pairs axes"]:
     """s_l(chosen, rejected), without λ, of rows that hold chosen and rejected in turn."""
     pairs = vectors.reshape(-1, 2, vectors.shape[-1])
-    return scores_against(pairs[:, :1], pairs[:, 1:])[:, 0, 0]
+    return scores_against(axis_pairs(pairs[:, :1]), axis_pairs(pairs[:, 1:]))[:, 0, 0]
 
 
 def pair_scores(

@@ -20,14 +20,15 @@ def axis_pairs(vectors: Float[Tensor, "*batch two_axes"]) -> Float[Tensor, "*bat
 
 
 def _cross(
-    left: Float[Tensor, "*#batch axes 2"], right: Float[Tensor, "*#batch axes 2"]
+    left: Float[Tensor, "*#batch axes entries"], right: Float[Tensor, "*#batch axes entries"]
 ) -> Float[Tensor, "*batch axes"]:
-    """2-D cross product. Swapping the arguments flips the sign bit for bit."""
-    return left[..., 0] * right[..., 1] - left[..., 1] * right[..., 0]
+    """Sum of 2-D cross products over an axis's planes. Swapping the arguments flips the sign."""
+    left, right = axis_pairs(left), axis_pairs(right)  # each axis's planes
+    return (left[..., 0] * right[..., 1] - left[..., 1] * right[..., 0]).sum(-1)
 
 
 def pairwise_scores(
-    vectors: Float[Tensor, "groups size two_axes"],
+    vectors: Float[Tensor, "groups size axes entries"],
 ) -> Float[Tensor, "groups size size axes"]:
     """``s_l(i, j)``: how far response i beats response j along axis l (GPM, Definition 4.3).
 
@@ -37,15 +38,15 @@ def pairwise_scores(
 
 
 def scores_against(
-    vectors: Float[Tensor, "groups size two_axes"],
-    anchors: Float[Tensor, "groups anchors two_axes"],
+    vectors: Float[Tensor, "groups size axes entries"],
+    anchors: Float[Tensor, "groups anchors axes entries"],
 ) -> Float[Tensor, "groups size anchors axes"]:
     """``s_l(y_i, a_j)`` of each response against each of its prompt's anchor responses (GPM)."""
-    return _cross(axis_pairs(vectors)[:, :, None], axis_pairs(anchors)[:, None, :])
+    return _cross(vectors[:, :, None], anchors[:, None, :])
 
 
 def group_scores(
-    vectors: Float[Tensor, "groups size two_axes"],
+    vectors: Float[Tensor, "groups size axes entries"],
     score_shape: ScoreShape = "linear",
     tau: float = 1.0,
 ) -> Float[Tensor, "groups size axes"]:
@@ -67,7 +68,7 @@ def group_scores(
         return torch.tanh(pairwise_scores(vectors) / (2 * tau)).sum(2) / (2 * (size - 1))
     offsets = vectors - vectors[:, :1]
     to_others = offsets.sum(1, keepdim=True) - size * offsets
-    return _cross(axis_pairs(vectors), axis_pairs(to_others)) / (size - 1)
+    return _cross(vectors, to_others) / (size - 1)
 
 
 def total_scores(

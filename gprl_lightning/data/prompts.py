@@ -35,7 +35,7 @@ def load_prompts(data: DataConfig) -> tuple[list[Prompt], list[Prompt]]:
     if data.held_out_path is not None:
         offset = len(prompts)
         held_out = _read(data.held_out_path, data.held_out_split, data)[: data.held_out]
-        return prompts, [Prompt(offset + p.uid, p.messages) for p in held_out]
+        return prompts, [Prompt(offset + p.uid, p.messages, p.columns) for p in held_out]
     if data.held_out >= len(prompts):
         raise ConfigError(
             f"data.held_out={data.held_out}: {data.path} has {len(prompts)} prompts, which leaves "
@@ -108,7 +108,8 @@ def prompts_of_rows(rows: Iterable[Any], key: str, system: str | None, source: s
             head_of_row: Messages = ()
         else:
             head_of_row = head
-        prompts.append(Prompt(number - 1, (*head_of_row, *messages)))
+        columns = {"prompt": row[key], **{k: v for k, v in row.items() if k != key}}
+        prompts.append(Prompt(number - 1, (*head_of_row, *messages), columns))
     if not prompts:
         raise ConfigError(f"data.path={source!r}: no rows.")
     return prompts
@@ -144,7 +145,7 @@ def _is_message(message: Any) -> bool:
     )
 
 
-Encode = Callable[[int, Sequence[int], Sequence[Messages]], PromptBatch]
+Encode = Callable[[int, Sequence[Prompt]], PromptBatch]
 
 
 class PromptLoader:
@@ -197,7 +198,7 @@ class PromptLoader:
         """
         last = min(iteration + count, self.iterations)
         chosen = [p for i in range(iteration, last) for p in self._prompts_at(i)]
-        return self.encode(iteration, [p.uid for p in chosen], [p.messages for p in chosen])
+        return self.encode(iteration, chosen)
 
     def _prompts_at(self, iteration: int) -> list[Prompt]:
         per_iteration = self.prompts_per_step * self.world_size

@@ -11,7 +11,8 @@ from typing import Protocol
 import torch
 
 from gprl_lightning.core.batch import Messages
-from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.core.preference import pairwise_scores, total_scores
+from gprl_lightning.models.preference_source import PreferenceSource
 
 
 class Judge(Protocol):
@@ -28,13 +29,14 @@ class Judge(Protocol):
 
 
 class PreferenceModelJudge:
-    """A preference model as the judge: the proxy itself, unless another one is given."""
+    """Any preference source as the judge: the proxy itself, unless another one is given."""
 
-    def __init__(self, preference_model: PreferenceModel):
-        self.preference_model = preference_model
+    def __init__(self, source: PreferenceSource):
+        self.source = source
 
     def prefer(self, messages: Messages, response: str, other: str) -> float:
-        score = self.preference_model.compare(messages, [response, other]).score[0, 1]
+        found = self.source.embed([messages], [[response, other]], [{}])
+        score = total_scores(pairwise_scores(found.vectors)[:, 0, 1], found.eigenvalues)[0]
         return float(torch.heaviside(score, score.new_tensor(0.5)))
 
     def axes(self, messages: Messages, response: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric
 
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.core.pairs import pair_accuracy, pair_loss
-from gprl_lightning.core.preference import pairwise_scores, total_scores
+from gprl_lightning.core.preference import axis_pairs, pairwise_scores, total_scores
 from gprl_lightning.data.preferences import PreferencePair
 from gprl_lightning.evaluation.preference_metrics import AxisUse, CyclicTriads, Reliability
 from gprl_lightning.models.preference_model import PreferenceModel
@@ -37,7 +37,7 @@ def evaluate_preference_model(
     row = {conversation: i for i, conversation in enumerate(conversations)}
     index = torch.tensor([[row[c] for c in _keys(pair)] for pair in pairs])
     sides = vectors[index]
-    scores = total_scores(pairwise_scores(sides)[:, 0, 1], eigenvalues[index[:, 0]])
+    scores = total_scores(pairwise_scores(axis_pairs(sides))[:, 0, 1], eigenvalues[index[:, 0]])
     labels = torch.tensor([pair.label for pair in pairs])
     reliability = Reliability()
     reliability.update(torch.sigmoid(scores / model.tau), labels)
@@ -134,7 +134,7 @@ def _per_prompt(
     for group in groups.values():
         if len(group) >= 2:
             axes.update(vectors[group], eigenvalues[group[0]])
-            scores = pairwise_scores(vectors[group][None])[0]
+            scores = pairwise_scores(axis_pairs(vectors[group][None]))[0]
             triads.update(total_scores(scores, eigenvalues[group[0]]))
     return {"axes": axes.compute(), "model_cycles": triads.compute()}
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from gprl_lightning.core.preference import group_scores
+from gprl_lightning.core.preference import axis_pairs, group_scores
 
 BINS = 10  # of the reliability plot, over confidences from ½ to 1
 
@@ -69,7 +69,7 @@ class AxisUse(Metric):
         self, vectors: Float[Tensor, "n two_axes"], eigenvalues: Float[Tensor, " axes"]
     ) -> None:
         """Count one prompt with its n ≥ 2 responses, which weigh 1 together."""
-        scores = group_scores(vectors[None])[0].double()
+        scores = group_scores(axis_pairs(vectors[None]))[0].double()
         self.products += (
             scores.T @ scores / len(scores)
         )  # group scores have mean 0 by skew symmetry

@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 from gprl_lightning.errors import NotText, TokenizerMismatch
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.models.preference_source import PreferenceSource
 
 MARK = "zqx"  # an answer that no template writes by itself
 
@@ -39,22 +40,22 @@ def require_policy_tokens(policy: Policy) -> None:
         )
 
 
-def require_judge_text(preference_model: PreferenceModel, policy: Policy) -> None:
-    """The preference model reads text by a tokenizer of its own, or reads words (the gold).
+def require_judge_text(source: PreferenceSource, policy: Policy) -> None:
+    """A network that reads responses does so by a tokenizer of its own; other sources read text.
 
     Raises:
         NotText: it has the policy's tokenizer object.
         TokenizerMismatch: its tokenizer knows ids that its backbone does not.
     """
-    if preference_model.tokenizer is policy.tokenizer:
+    if not isinstance(source, PreferenceModel):
+        return
+    if source.tokenizer is policy.tokenizer:
         raise NotText(
             "preference_model.path: expected a tokenizer of its own; found the policy's, whose "
             "tokens another model reads as another text. Load it with load_preference_model."
         )
-    if preference_model.kind == "gold":
-        return
-    embedding = preference_model.backbone.get_input_embeddings()
-    highest = _highest_id(preference_model.tokenizer)
+    embedding = source.backbone.get_input_embeddings()
+    highest = _highest_id(source.tokenizer)
     _require_ids("preference_model.path", highest, int(embedding.weight.shape[0]))
 
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from gprl_lightning.config import PolicyConfig
-from gprl_lightning.core.batch import Messages, PromptBatch
+from gprl_lightning.core.batch import Columns, Messages, PromptBatch
 from gprl_lightning.core.logprobs import Slope
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.causal_lm import (
@@ -144,6 +144,7 @@ class Policy(nn.Module):
         uids: Sequence[int],
         messages: Sequence[Messages],
         max_prompt_tokens: int,
+        columns: Sequence[Columns] = (),
     ) -> PromptBatch:
         """Chat messages in the policy's tokens, by its chat template, left-padded.
 
@@ -159,7 +160,9 @@ class Policy(nn.Module):
                     "tokens. Raise it, or drop such prompts from data.path: none is cut silently."
                 )
         ids, mask = left_pad(rows, self.pad_id)
-        return PromptBatch(iteration, torch.tensor(uids), tuple(messages), ids, mask)
+        return PromptBatch(
+            iteration, torch.tensor(uids), tuple(messages), ids, mask, tuple(columns)
+        )
 
     def decode(
         self, ids: Int[Tensor, "rows tokens"], mask: Bool[Tensor, "rows tokens"]

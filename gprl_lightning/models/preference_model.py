@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from gprl_lightning.core.batch import Messages
+from gprl_lightning.core.batch import Columns, Messages
+from gprl_lightning.core.checksum import checksum
+from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope
 from gprl_lightning.core.preference import (
     axis_pairs,
@@ -31,16 +33,9 @@ from gprl_lightning.errors import ConfigError, NotFinite
 from gprl_lightning.models.chat_text import ChatText, TextBatch
 from gprl_lightning.models.shared_prompt import shares_prompts
 from gprl_lightning.models.shared_scoring import batches_by_prompt, states_of_texts
+from gprl_lightning.models.tokenizer_files import tokenizer_fingerprint
 
 DEFAULT_TAU: dict[str, float] = {"gpm": 0.1, "bradley_terry": 1.0}
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """What the preference model says about each response, and about each prompt."""
-
-    vectors: Float[Tensor, "groups size two_axes"]
-    eigenvalues: Float[Tensor, "groups axes"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class Comparison:
     @property
     def pairwise_scores(self) -> Float[Tensor, "n n axes"]:
         """s_l(i, j) of each axis, without λ."""
-        return pairwise_scores(self.vectors[None])[0]
+        return pairwise_scores(axis_pairs(self.vectors[None]))[0]
 
     @property
     def score(self) -> Float[Tensor, "n n"]:
@@ -75,7 +70,7 @@ class Comparison:
     @property
     def group_scores(self) -> Float[Tensor, "n axes"]:
         """Mean score of each response against the others, by axis; takes n ≥ 2."""
-        return group_scores(self.vectors[None])[0]
+        return group_scores(axis_pairs(self.vectors[None]))[0]
 
 
 class PreferenceModel(nn.Module):
@@ -177,7 +172,32 @@ class PreferenceModel(nn.Module):
             return self.num_axes * torch.softmax(logits / prompt.shape[-1] ** 0.5, dim=-1)
         return torch.softmax(logits, dim=-1)
 
-    def embed(self, prompts: Sequence[Messages], responses: Sequence[Sequence[str]]) -> Embeddings:
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes have numbers for names."""
+        return tuple(map(str, range(self.num_axes)))
+
+    def identity(self) -> dict[str, object]:
+        """Weights, options and tokenizer."""
+        return {
+            "weights": checksum(self.named_parameters()),
+            "kind": self.kind,
+            "tau": self.tau,
+            "eigenvalue_scale": self.eigenvalue_scale,
+            "gate_temperature": self.gate_temperature,
+            "l2_normalize": self.l2_normalize,
+            "l2_scope": self.l2_scope,
+            "max_tokens": self.text.max_tokens,
+            "text_format": self.text.text_format,
+            "tokenizer": tokenizer_fingerprint(self.tokenizer),
+        }
+
+    def embed(
+        self,
+        prompts: Sequence[Messages],
+        responses: Sequence[Sequence[str]],
+        columns: Sequence[Columns] = (),
+    ) -> Embeddings:
         """Vectors of every response (one forward each), eigenvalues of every prompt, without
         gradient.
 
@@ -202,7 +222,8 @@ class PreferenceModel(nn.Module):
         vectors, eigenvalues = self.embed_conversations(conversations)
         size = sizes.pop()
         # By causality all rows of a group agree on λ up to rounding; one of them speaks for all.
-        return Embeddings(vectors.view(len(prompts), size, -1), eigenvalues[::size].clone())
+        grouped = vectors.view(len(prompts), size, self.num_axes, 2)
+        return Embeddings(grouped, eigenvalues[::size].clone())
 
     @torch.no_grad()
     def embed_conversations(
@@ -246,7 +267,7 @@ class PreferenceModel(nn.Module):
             ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
         )
         found = self.embed([messages], [responses])
-        return Comparison(found.vectors[0], found.eigenvalues[0], self.tau)
+        return Comparison(found.vectors[0].flatten(-2), found.eigenvalues[0], self.tau)
 
 
 def answered(prompt: Messages, response: str) -> Messages:

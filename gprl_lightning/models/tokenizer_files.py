@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +47,11 @@ def _template(where: str, file: str) -> str:
         raise ConfigError(
             f"{where}: expected a Jinja file in UTF-8; found: {error}. Correct the path."
         ) from error
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Vocabulary, template, and how it splits a text: merges are not in the vocabulary."""
+    probe = tokenizer("The quick brown fox, 1234 jumps: über\n\tlazy dogs?").input_ids
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    value = (vocabulary, tokenizer.chat_template, tokenizer.eos_token_id, probe)
+    return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()[:16]

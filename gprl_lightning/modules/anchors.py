@@ -58,6 +58,7 @@ class Anchors:
             messages=tuple(prompts.messages[row] for row in new),
             input_ids=prompts.input_ids[index],
             mask=prompts.mask[index],
+            columns=tuple(prompts.columns[row] for row in new) if prompts.columns else (),
         )
         single = replace(sampling, group_size=1)
         rollout = self.sampler.sample(reference, batch, single, self.seed)

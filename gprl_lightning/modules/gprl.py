@@ -20,17 +20,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
-from gprl_lightning.core.advantages import aggregate_axes, axis_mask, normalize_axes
+from gprl_lightning.core.advantage_rule import AdvantageRule, ScoredGroups, State
 from gprl_lightning.core.batch import Minibatch, PromptBatch, Rollout, ScoredRollout
 from gprl_lightning.core.drift import DriftControl
+from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.core.importance import ImportanceCorrection
-from gprl_lightning.core.losses import masked_sum, token_weights, zero_outside
-from gprl_lightning.core.preference import group_scores, scores_against
+from gprl_lightning.core.losses import kl_estimate, masked_sum, token_weights, zero_outside
+from gprl_lightning.core.policy_loss import PolicyLoss, slope_of
+from gprl_lightning.core.preference import scores_against
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy
-from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.models.preference_source import PreferenceSource, as_module, source_in
 from gprl_lightning.modules.anchors import Anchors
-from gprl_lightning.modules.axis_spread import AxisSpread
 from gprl_lightning.modules.partition import first_parts, micro_batches, minibatches
 from gprl_lightning.modules.rollout_logprobs import (
     LogprobCheck,
@@ -44,7 +45,6 @@ from gprl_lightning.modules.statistics import (
     mismatch_metrics,
     score_metrics,
 )
-from gprl_lightning.modules.token_loss import loss_slope, token_loss
 from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.runtime.processes import (
     of_every_process,
@@ -63,7 +63,9 @@ class GPRLModule(L.LightningModule):
     Args:
         policy: the language model that is trained.
         reference: the policy as it started, for the KL penalty; called as the policy is.
-        preference_model: a GPM with k axes, or Bradley-Terry (one axis, which makes this GRPO).
+        preference_source: scores the responses of a group on named axes.
+        advantage_rule: turns scores into advantages.
+        policy_loss: the loss of each token.
         sampler: makes the rollouts.
         sampling: how they are drawn.
         algorithm: the options of the update.
@@ -79,7 +81,9 @@ class GPRLModule(L.LightningModule):
         self,
         policy: Policy,
         reference: FrozenModel[Policy],
-        preference_model: PreferenceModel,
+        preference_source: PreferenceSource,
+        advantage_rule: AdvantageRule,
+        policy_loss: PolicyLoss,
         sampler: Sampler,
         sampling: Sampling,
         algorithm: AlgorithmConfig,
@@ -94,17 +98,22 @@ class GPRLModule(L.LightningModule):
         self.automatic_optimization = False
         self.policy = policy
         self.reference = reference
-        self.preference_model = FrozenModel(preference_model)
+        self.preference_model = FrozenModel(as_module(preference_source))
+        self.advantage_rule, self.policy_loss = advantage_rule, policy_loss
+        self.advantage_state: State = {}
         self.sampler, self.sampling, self.algorithm = sampler, sampling, algorithm
         self.correction = correction
         self.make_optimizer, self.scheduler, self.iterations = optimizer, scheduler, iterations
         self.seed = seed
-        self.num_axes = preference_model.num_axes
-        at_rest = torch.ones(self.num_axes).double()
+        at_rest = torch.ones(len(preference_source.axes)).double()
         self.control = DriftControl(at_rest, algorithm.kl_coef)
         self.anchors = Anchors(seed) if anchored else None
-        self.axis_spread = AxisSpread(self.num_axes)
         self.sampler_differs: bool | None = None  # from the policy's log-probabilities, last time
+
+    @property
+    def preference_source(self) -> PreferenceSource:
+        """What scores the responses; `preference_model` holds it frozen."""
+        return source_in(self.preference_model.module)
 
     # The algorithm --------------------------------------------------------------------------------
 
@@ -135,49 +144,60 @@ class GPRLModule(L.LightningModule):
 
     @torch.no_grad()
     def _score(self, rollout: Rollout) -> ScoredRollout:
-        cfg = self.algorithm
-        vectors, anchors, eigenvalues = self._embed(rollout)
-        scores = group_scores(vectors, cfg.score_shape, self.preference_model.module.tau)
-        std = self.axis_spread.observe(scores)
-        mask = axis_mask(std, self.axis_spread.running, cfg.min_axis_std)
-        least_std = cfg.axis_std_floor * self.axis_spread.starting
-        axis_advantages = normalize_axes(
-            scores, cfg.normalization, mask, cfg.advantage_epsilon, least_std
-        )
-        advantages = aggregate_axes(
-            axis_advantages,
-            eigenvalues,
-            self.control.axis_multipliers,
-            cfg.normalization,
-            cfg.weighting,
-            cfg.advantage_scale,
-            cfg.advantage_epsilon,
-            sum_over_processes,
-        )
+        embeddings, anchors = self._embed(rollout)
+        ref_logprobs = logprobs_of(self.reference, rollout, self._first_parts(rollout))
+        groups = self._groups(rollout, embeddings, ref_logprobs)
+        state = {name: value.to(self.device) for name, value in self.advantage_state.items()}
+        result = self.advantage_rule(groups, state, sum_over_processes)
+        self.advantage_state = result.state
         return ScoredRollout(
             rollout=rollout,
-            vectors=vectors,
-            eigenvalues=eigenvalues,
-            group_scores=scores,
-            axis_advantages=axis_advantages,
-            advantages=advantages,
-            ref_logprobs=logprobs_of(self.reference, rollout, self._first_parts(rollout)),
+            axes=self.preference_source.axes,
+            rule=self.advantage_rule,
+            groups=groups,
+            state=state,
+            result=result,
+            ref_logprobs=ref_logprobs,
             importance=self.correction(
                 rollout.old_logprobs, rollout.sampler_logprobs, rollout.response_mask
             ),
-            anchored_scores=scores_against(vectors, anchors).mean((1, 2)) if self.anchors else None,
+            anchored_scores=(
+                scores_against(embeddings.vectors, anchors).mean((1, 2)) if self.anchors else None
+            ),
         )
 
-    def _embed(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors of the responses, of the anchor (if any) and the eigenvalues, by prompt."""
-        groups = rollout.grouped_responses()
+    def _groups(
+        self, rollout: Rollout, embeddings: Embeddings, ref_logprobs: Tensor
+    ) -> ScoredGroups:
+        shape = len(rollout.prompts), rollout.group_size
+        mask = rollout.response_mask
+
+        def whole(logprobs: Tensor) -> Tensor:
+            return zero_outside(mask, logprobs).double().sum(1).view(shape)
+
+        return ScoredGroups(
+            vectors=embeddings.vectors,
+            eigenvalues=embeddings.eigenvalues,
+            multipliers=self.control.axis_multipliers,
+            kl_coef=self.control.kl_coef,
+            tau=self.preference_source.tau,
+            logprobs=whole(rollout.old_logprobs),
+            ref_logprobs=whole(ref_logprobs),
+            lengths=mask.sum(1).view(shape),
+            finished=rollout.finished.view(shape),
+            uids=rollout.prompts.uids,
+            iteration=rollout.prompts.iteration,
+        )
+
+    def _embed(self, rollout: Rollout) -> tuple[Embeddings, Tensor]:
+        """Of the responses, and the vectors of the anchor (if any), by prompt."""
+        prompts, groups = rollout.prompts, rollout.grouped_responses()
         if self.anchors:
-            anchors = self.anchors.of(rollout.prompts, self.sampling, self.reference.module)
+            anchors = self.anchors.of(prompts, self.sampling, self.reference.module)
             # In one group with the responses, so that the prompt is read once for all.
             groups = [[*group, anchor] for group, anchor in zip(groups, anchors, strict=True)]
-        found = self.preference_model.module.embed(rollout.prompts.messages, groups)
-        size = rollout.group_size
-        return found.vectors[:, :size], found.vectors[:, size:], found.eigenvalues
+        found = self.preference_source.embed(prompts.messages, groups, prompts.columns)
+        return found.to(rollout.response_ids.device).split(rollout.group_size)
 
     @torch.no_grad()
     def log_ratios(self, rollout: Rollout) -> Float[Tensor, " rollouts"]:
@@ -228,19 +248,25 @@ class GPRLModule(L.LightningModule):
         weights = token_weights(
             mask, cfg.loss_aggregation, num_rollouts, num_tokens, longest, dtype
         )
+
+        def objective(logprobs: Tensor, batch: Minibatch) -> Tensor:
+            kl = kl_estimate(logprobs, batch.ref_logprobs, cfg.kl_estimator)
+            return batch.importance * self.policy_loss(logprobs, batch).loss + kl_coef * kl
+
         logprobs, entropy = self.policy(
             batch.prompt_ids,
             batch.prompt_mask,
             batch.response_ids,
             mask,
-            loss_slope(batch, weights, cfg, kl_coef),
+            slope_of(objective, batch, weights, self.policy_loss.reach),
         )
         logprobs = zero_outside(mask, logprobs)
-        terms = token_loss(logprobs, batch.old_logprobs, batch.ref_logprobs, batch.advantages, cfg)
-        policy_loss = masked_sum(batch.importance * terms.surrogate, weights, mask)
-        loss = policy_loss + kl_coef * masked_sum(terms.kl, weights, mask)
+        terms = self.policy_loss(logprobs, batch)
+        kl = kl_estimate(logprobs, batch.ref_logprobs, cfg.kl_estimator)
+        policy_loss = masked_sum(batch.importance * terms.loss, weights, mask)
+        loss = policy_loss + kl_coef * masked_sum(kl, weights, mask)
         self.manual_backward(loss)
-        statistics.add(batch, logprobs, loss, policy_loss, terms, entropy, weights)
+        statistics.add(batch, logprobs, loss, policy_loss, terms, kl, entropy, weights)
 
     # Lightning's hooks ----------------------------------------------------------------------------
 
@@ -268,11 +294,13 @@ class GPRLModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["sampler_differs"] = self.sampler_differs
+        checkpoint["advantage_state"] = dict(self.advantage_state)
         if self.anchors:
             checkpoint["anchors"] = of_every_process(self.anchors.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.sampler_differs = checkpoint["sampler_differs"]
+        self.advantage_state = checkpoint["advantage_state"]
         if self.anchors:
             self.anchors.load_state_dict(checkpoint["anchors"][rank()])
 

@@ -13,7 +13,7 @@ from gprl_lightning.core.batch import Minibatch, Rollout, ScoredRollout
 from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.core.losses import expected_weight_sums
 from gprl_lightning.core.options import LossAggregation
-from gprl_lightning.modules.token_loss import TokenLoss
+from gprl_lightning.core.policy_loss import PolicyTerms
 from gprl_lightning.runtime.processes import max_over_processes, sum_over_processes
 from gprl_lightning.tracking import metrics
 
@@ -58,7 +58,8 @@ class UpdateStatistics:
         logprobs: Tensor,
         loss: Tensor,
         policy_loss: Tensor,
-        terms: TokenLoss,
+        terms: PolicyTerms,
+        kl: Tensor,
         entropy: Tensor,
         weights: Tensor,
     ) -> None:
@@ -68,7 +69,7 @@ class UpdateStatistics:
         sums = [
             loss,
             policy_loss,
-            terms.kl[mask].sum(),
+            kl[mask].sum(),
             terms.clipped[mask].sum(),
             entropy[mask].sum(),
             mask.sum(),
@@ -168,9 +169,9 @@ def score_metrics(
     )
     tokens, truncated, silent, total, square, correlation, groups = packed[4 * axes :]
     out = {
-        metrics.per_axis(name, axis): packed[i * axes + axis] / groups
+        metrics.per_axis(name, axis): packed[i * axes + j] / groups
         for i, name in enumerate(names)
-        for axis in range(axes)
+        for j, axis in enumerate(scored.axes)
     }
     rollouts = groups * size
     return {

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gprl_lightning.core.batch import Messages
-from gprl_lightning.core.preference import scores_against, total_scores
+from gprl_lightning.core.preference import axis_pairs, scores_against, total_scores
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.policy_tokens import left_pad
 from gprl_lightning.models.preference_model import PreferenceModel
@@ -88,7 +88,7 @@ class Pool:
     def proxy_win_rate(self, measured: Measured) -> float:
         """How often the preference model puts a version before a clean answer to the same prompt;
         a tie, as with itself, counts half."""
-        scores = scores_against(measured.vectors, self.clean.vectors)
+        scores = scores_against(axis_pairs(measured.vectors), axis_pairs(self.clean.vectors))
         total = total_scores(scores, self.eigenvalues[:, None, None])
         return float((total.sign() / 2 + 0.5).mean())
 
@@ -140,7 +140,7 @@ def make_pool(
         wins = [[_win_rate(gold, m, t, base) for t in row] for m, row, base in rows]
         quality = [[gold.gold.z_sum(gold._request(m), t) for t in row] for m, row, _ in rows]
         return Measured(
-            vectors=judge.embed(prompts, cut).vectors.double().cpu(),
+            vectors=judge.embed(prompts, cut).vectors.flatten(-2).double().cpu(),
             gold=torch.tensor(wins, dtype=torch.float64),
             quality=torch.tensor(quality, dtype=torch.float64),
             lengths=lengths,
@@ -151,7 +151,7 @@ def make_pool(
     clean, *exploited = [measured(version) for version in bar]
     return Pool(
         eigenvalues=embedded.eigenvalues.double().cpu(),
-        anchors=embedded.vectors[:, 0].double().cpu(),
+        anchors=embedded.vectors[:, 0].flatten(-2).double().cpu(),
         clean=clean,
         exploited=dict(zip(versions, exploited, strict=True)),
     )

@@ -170,8 +170,9 @@ def _evidence(
     def per_step(values: Tensor) -> Tensor:
         return values.view(shape.steps, shape.groups, -1).mean(1).squeeze(-1)
 
-    variance = axis_std(group_scores(batch.vectors)).square()
-    anchored = scores_against(batch.vectors, anchors[:, None]).mean(dim=(1, 2))
+    variance = axis_std(group_scores(axis_pairs(batch.vectors))).square()
+    vectors, others = axis_pairs(batch.vectors), axis_pairs(anchors[:, None])
+    anchored = scores_against(vectors, others).mean(dim=(1, 2))
     tokens = batch.lengths.sum(1)
     surprise = per_step((batch.surprise * batch.lengths).sum(1) / tokens)
     return Evidence(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,11 +27,12 @@ from gprl_lightning.evaluation.judges import Judge, PreferenceModelJudge
 from gprl_lightning.models.builtin import BUILTIN
 from gprl_lightning.models.policy import Policy, reference_of
 from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.models.preference_source import PreferenceSource
 from gprl_lightning.models.pretrained_preference import load_preference_model
 from gprl_lightning.modules.gprl import GPRLModule
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
-from gprl_lightning.sandbox.gold_reward import gold_preference_model
+from gprl_lightning.sandbox.gold_reward import GoldSource
 from gprl_lightning.sandbox.prompts import sandbox_prompts
 from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
 
@@ -42,13 +43,15 @@ def build_prompts(data: DataConfig) -> tuple[list[Prompt], list[Prompt]]:
 
 
 def build_module(
-    config: Config, cfg: DictConfig, policy: Policy, preference_model: PreferenceModel
+    config: Config, cfg: DictConfig, policy: Policy, source: PreferenceSource
 ) -> GPRLModule:
     """The algorithm with its parts."""
     return GPRLModule(
         policy=policy,
         reference=reference_of(policy),
-        preference_model=preference_model,
+        preference_source=source,
+        advantage_rule=instantiate(cfg.algorithm.advantage),
+        policy_loss=instantiate(cfg.algorithm.policy_loss),
         sampler=instantiate(cfg.rollout.sampler),
         sampling=sampling(config.rollout),
         algorithm=config.algorithm,
@@ -105,11 +108,18 @@ def require_device(trainer: DictConfig) -> None:
         )
 
 
+def build_preference_source(config: Config, cfg: DictConfig) -> PreferenceSource:
+    """Return what ``preference_model.source`` names, or the gold, or a preference model."""
+    if config.preference_model.source:
+        return instantiate(cfg.preference_model.source)
+    if config.preference_model.kind == "gold":
+        return GoldSource(config.preference_training.cyclic_votes)
+    return build_preference_model(config)
+
+
 def build_preference_model(config: Config) -> PreferenceModel:
-    """The sandbox's, trained on demand, or its gold, or a checkpoint's."""
+    """Return the sandbox's preference model, trained on demand, or a checkpoint's."""
     options = config.preference_model
-    if options.kind == "gold":
-        return gold_preference_model(config)
     if options.path in BUILTIN:
         return sandbox_preference_model(config)
     return load_preference_model(
@@ -129,9 +139,15 @@ def build_preference_model(config: Config) -> PreferenceModel:
 
 
 def encode(
-    policy: Policy, max_tokens: int, iteration: int, uids: Any, messages: Any
+    policy: Policy, max_tokens: int, iteration: int, prompts: Sequence[Prompt]
 ) -> PromptBatch:
-    return policy.encode_prompts(iteration, uids, messages, max_tokens)
+    return policy.encode_prompts(
+        iteration,
+        [p.uid for p in prompts],
+        [p.messages for p in prompts],
+        max_tokens,
+        [p.columns for p in prompts],
+    )
 
 
 def to_container(cfg: DictConfig) -> dict[str, Any]:
@@ -166,7 +182,7 @@ def held_out_evaluation(
     """Win rates on held-out prompts, unless ``evaluation.judge`` is none."""
     options = config.evaluation
     votes = config.preference_training.cyclic_votes
-    judge = make_judge(options.judge, module.preference_model.module, votes)
+    judge = make_judge(options.judge, module.preference_source, votes)
     if judge is None:
         return []
     prompts = held_out[: options.prompts]
@@ -177,15 +193,13 @@ def held_out_evaluation(
         )
     size = options.batch_size or config.data.prompts_per_step * config.rollout.group_size
     batches = [
-        policy.encode_prompts(
-            0, [p.uid for p in part], [p.messages for p in part], config.data.max_prompt_tokens
-        )
+        encode(policy, config.data.max_prompt_tokens, 0, part)
         for part in (prompts[i : i + size] for i in range(0, len(prompts), size))
     ]
     return [HeldOutEvaluation(batches, judge, options.every, options.temperature)]
 
 
-def make_judge(name: str, preference_model: PreferenceModel, cyclic_votes: int = 0) -> Judge | None:
+def make_judge(name: str, source: PreferenceSource, cyclic_votes: int = 0) -> Judge | None:
     """The judge of ``evaluation.judge``: sandbox_gold (with the votes that labelled the pairs),
     preference_model or none.
     """
@@ -193,7 +207,7 @@ def make_judge(name: str, preference_model: PreferenceModel, cyclic_votes: int =
         case "sandbox_gold":
             return SandboxGoldJudge(cyclic_votes)
         case "preference_model":
-            return PreferenceModelJudge(preference_model)
+            return PreferenceModelJudge(source)
         case "none":
             return None
         case _:

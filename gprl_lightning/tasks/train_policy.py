@@ -16,6 +16,7 @@ from gprl_lightning.callbacks.progress import IterationBar
 from gprl_lightning.config import Config
 from gprl_lightning.config.cautions import setup_cautions
 from gprl_lightning.data.prompts import PromptLoader
+from gprl_lightning.models.agreement import require_judge_text
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy, save_policy
 from gprl_lightning.models.prompt_lengths import require_room
@@ -28,7 +29,7 @@ from gprl_lightning.runtime.run_identity import (
 )
 from gprl_lightning.tasks.build import (
     build_module,
-    build_preference_model,
+    build_preference_source,
     build_prompts,
     drift_control,
     encode,
@@ -59,8 +60,9 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     require_room(
         [*prompts, *held_out], policy, config.data.max_prompt_tokens, config.rollout.max_new_tokens
     )
-    preference_model = build_preference_model(config)
-    module = build_module(config, cfg, policy, preference_model)
+    source = build_preference_source(config, cfg)
+    require_judge_text(source, policy)
+    module = build_module(config, cfg, policy, source)
     csv = MetricsCSV(folder)
     saving = IterationCheckpoint(folder / "checkpoints", config.checkpoint_every)
     trainer: L.Trainer = instantiate(
@@ -68,7 +70,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
         profiler=make_profiler(cfg.trainer.get("profiler"), folder),
         callbacks=[
             invariants(config, folder),
-            *drift_control(config, preference_model.num_axes, folder),
+            *drift_control(config, len(source.axes), folder),
             *held_out_evaluation(config, policy, held_out, module),
             *[instantiate(c) for c in cfg.callbacks.values()],
             IterationBar(),
@@ -89,7 +91,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     )
     if module.anchors:
         module.anchors.upcoming = loader.batch
-    identity = run_identity(container, prompts, policy, preference_model, trainer.world_size)
+    identity = run_identity(container, prompts, policy, source, trainer.world_size)
     saving.identity = identity
     if checkpoint and saved:
         require_same_contents(saved, identity, config.resume.allow)

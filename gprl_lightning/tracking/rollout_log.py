@@ -1,14 +1,15 @@
 """A rollout on disk: a CSV with one row per response, and all that its advantage came from.
 
-Every row is complete by itself (vectors, eigenvalues, multipliers, options): anything can read it,
-and `LoggedRollout.rederived` computes the advantages again from nothing else.
+Every row is complete by itself: it holds what the advantage rule was given, the rule's name and
+options, and what it returned. `LoggedRollout.rederived` calls the rule again, on nothing else.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,64 +17,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gprl_lightning.core.advantages import aggregate_axes, axis_mask, axis_std, normalize_axes
+from gprl_lightning.core.advantage_rule import AdvantageRule, ScoredGroups, State
 from gprl_lightning.core.batch import Messages, ScoredRollout
-from gprl_lightning.core.preference import (
-    group_scores,
-    pairwise_scores,
-    total_scores,
-    win_probability,
-)
+from gprl_lightning.core.preference import pairwise_scores, total_scores, win_probability
 from gprl_lightning.tracking.metrics import per_axis
+from gprl_lightning.tracking.rule_record import rule_record
 
 Row = dict[str, Any]
 
 FOLDER = "rollouts"
 STOPPED, TRUNCATED = "end", "length"  # the response ended by itself, or was cut off
-TEXTS = ("prompt", "response", "stop_reason")
-TEXTS += ("score_shape", "normalization", "weighting", "advantage_scale")
+RULE, STATE = "advantage_rule", "advantage_state"  # see `rule_record`; by name, as JSON
+TEXTS = ("prompt", "response", "stop_reason", RULE, STATE)
 # Numbers of each axis (of each entry, for the vectors), in columns such as group_score/0.
 SCORE, ADVANTAGE, EIGENVALUE = "group_score", "axis_advantage", "eigenvalue"
 MULTIPLIER, VECTOR = "axis_multiplier", "vector"
-RUNNING_STD, STARTING_STD = "running_axis_std", "starting_axis_std"
 
 
-@dataclass(frozen=True)
-class AdvantageOptions:
-    """What the advantages of an iteration depend on besides its scores; as in ``algorithm``."""
-
-    score_shape: str
-    normalization: str
-    weighting: str
-    advantage_scale: str
-    advantage_epsilon: float
-    min_axis_std: float
-    axis_std_floor: float
-    tau: float  # of the win probability, and of the bounded score
-
-
-def rollout_rows(
-    scored: ScoredRollout,
-    multipliers: Float[Tensor, " axes"],
-    running_axis_std: Float[Tensor, " axes"],
-    starting_axis_std: Float[Tensor, " axes"],
-    options: AdvantageOptions,
-) -> list[Row]:
-    """One row per response, group by group.
-
-    Args:
-        scored: of this process.
-        multipliers: that the advantages were made with, not those of the next iteration.
-        running_axis_std, starting_axis_std: likewise.
-    """
-    rollout = scored.rollout
-    lengths = rollout.response_mask.sum(1).tolist()
+def rollout_rows(scored: ScoredRollout) -> list[Row]:
+    """Return one row per response of this process, group by group, with all that its advantage came
+    from."""
+    rollout, groups, axes = scored.rollout, scored.groups, scored.axes
     shared = {
-        **vars(options),
-        **_columns(MULTIPLIER, multipliers),
-        **_columns(RUNNING_STD, running_axis_std),
-        **_columns(STARTING_STD, starting_axis_std),
+        "tau": groups.tau,
+        "kl_coef": groups.kl_coef,
+        **_columns(MULTIPLIER, groups.multipliers, axes),
+        RULE: rule_record(scored.rule),
+        STATE: json.dumps({name: value.tolist() for name, value in scored.state.items()}),
     }
+    entries = [f"{axis}/{e}" for axis in axes for e in range(groups.vectors.shape[-1])]
     rows = []
     for index, response in enumerate(rollout.responses):
         group, member = divmod(index, rollout.group_size)
@@ -81,24 +53,26 @@ def rollout_rows(
             {
                 "iteration": rollout.prompts.iteration + 1,
                 "group": group,
-                "uid": int(rollout.prompts.uids[group]),
+                "uid": int(groups.uids[group]),
                 "prompt": prompt_text(rollout.prompts.messages[group]),
                 "response": response,
-                "length": lengths[index],
+                "length": int(groups.lengths[group, member]),
                 "stop_reason": STOPPED if rollout.finished[index] else TRUNCATED,
+                "logprob": float(groups.logprobs[group, member]),
+                "ref_logprob": float(groups.ref_logprobs[group, member]),
                 "advantage": float(scored.advantages[group, member]),
-                **_columns(SCORE, scored.group_scores[group, member]),
-                **_columns(ADVANTAGE, scored.axis_advantages[group, member]),
-                **_columns(EIGENVALUE, scored.eigenvalues[group]),
+                **_columns(SCORE, scored.group_scores[group, member], axes),
+                **_columns(ADVANTAGE, scored.axis_advantages[group, member], axes),
+                **_columns(EIGENVALUE, scored.eigenvalues[group], axes),
                 **shared,
-                **_columns(VECTOR, scored.vectors[group, member]),
+                **_columns(VECTOR, groups.vectors[group, member].flatten(), entries),
             }
         )
     return rows
 
 
-def _columns(name: str, values: Tensor) -> dict[str, float]:
-    return {per_axis(name, i): value for i, value in enumerate(values.tolist())}
+def _columns(name: str, values: Tensor, labels: Sequence[str]) -> dict[str, float]:
+    return {per_axis(name, k): v for k, v in zip(labels, values.tolist(), strict=True)}
 
 
 def prompt_text(messages: Messages) -> str:
@@ -146,40 +120,52 @@ def _value(column: str, cell: str) -> Any:
 
 @dataclass(frozen=True)
 class LoggedRollout:
-    """The rollout of one iteration, over all processes, as tensors; `rows` has the texts."""
+    """The rollout of one iteration, over all processes: the rule's arguments, and its result.
+
+    Attributes:
+        rows: as they were logged.
+        axes: their names.
+        groups: what the advantage rule was given.
+        state: the state that it was given.
+        group_scores: what it returned.
+        advantages: likewise.
+    """
 
     rows: list[Row]
-    options: AdvantageOptions
-    vectors: Float[Tensor, "groups size two_axes"]
-    eigenvalues: Float[Tensor, "groups axes"]
+    axes: tuple[str, ...]
+    groups: ScoredGroups
+    state: State
     group_scores: Float[Tensor, "groups size axes"]
-    axis_advantages: Float[Tensor, "groups size axes"]
     advantages: Float[Tensor, "groups size"]
-    multipliers: Float[Tensor, " axes"]
-    running_axis_std: Float[Tensor, " axes"]
-    starting_axis_std: Float[Tensor, " axes"]
 
     @staticmethod
     def from_rows(rows: list[Row]) -> LoggedRollout:
-        groups = len({row["group"] for row in rows})
+        count = len({row["group"] for row in rows})
+        axes = tuple(c.removeprefix(SCORE + "/") for c in rows[0] if c.startswith(SCORE + "/"))
 
         def tensor(name: str) -> Tensor:
             names = [c for c in rows[0] if c == name or c.startswith(name + "/")]
             values = torch.tensor([[row[c] for c in names] for row in rows])
-            return values.view(groups, -1, len(names))
+            return values.view(count, -1, len(names))
 
-        return LoggedRollout(
-            rows=rows,
-            options=AdvantageOptions(**{f.name: rows[0][f.name] for f in fields(AdvantageOptions)}),
-            vectors=tensor(VECTOR),
+        def single(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
+            return torch.tensor([row[name] for row in rows], dtype=dtype).view(count, -1)
+
+        groups = ScoredGroups(
+            vectors=tensor(VECTOR).unflatten(-1, (len(axes), -1)),
             eigenvalues=tensor(EIGENVALUE)[:, 0],
-            group_scores=tensor(SCORE),
-            axis_advantages=tensor(ADVANTAGE),
-            advantages=tensor("advantage")[..., 0],
             multipliers=tensor(MULTIPLIER)[0, 0],
-            running_axis_std=tensor(RUNNING_STD)[0, 0],
-            starting_axis_std=tensor(STARTING_STD)[0, 0],
+            kl_coef=rows[0]["kl_coef"],
+            tau=rows[0]["tau"],
+            logprobs=single("logprob"),
+            ref_logprobs=single("ref_logprob"),
+            lengths=single("length", torch.long),
+            finished=torch.tensor([r["stop_reason"] == STOPPED for r in rows]).view(count, -1),
+            uids=single("uid", torch.long)[:, 0],
+            iteration=rows[0]["iteration"] - 1,
         )
+        state = {k: torch.tensor(v) for k, v in json.loads(rows[0][STATE]).items()}
+        return LoggedRollout(rows, axes, groups, state, tensor(SCORE), tensor("advantage")[..., 0])
 
     @staticmethod
     def read(run: Path, iteration: int) -> LoggedRollout:
@@ -188,25 +174,12 @@ class LoggedRollout:
     def group(self, index: int) -> list[Row]:
         return [row for row in self.rows if row["group"] == index]
 
-    def rederived(self) -> Float[Tensor, "groups size"]:
-        """The advantages, from vectors, eigenvalues, multipliers and options alone (METHOD §2)."""
-        options: Any = self.options
-        scores = group_scores(self.vectors, options.score_shape, options.tau)
-        mask = axis_mask(axis_std(scores), self.running_axis_std, options.min_axis_std)
-        least_std = options.axis_std_floor * self.starting_axis_std
-        epsilon, normalization = options.advantage_epsilon, options.normalization
-        return aggregate_axes(
-            normalize_axes(scores, normalization, mask, epsilon, least_std),
-            self.eigenvalues,
-            self.multipliers,
-            normalization,
-            options.weighting,
-            options.advantage_scale,
-            epsilon,
-        )
+    def rederived(self, rule: AdvantageRule) -> Float[Tensor, "groups size"]:
+        """Return the advantages again: call the rule on what it was given then."""
+        return rule(self.groups, self.state, lambda sums: sums).advantages
 
     def win_probabilities(self) -> Float[Tensor, "groups size size"]:
-        """P(i ≻ j), by the preference model's own temperature."""
-        scores = pairwise_scores(self.vectors)
-        total = total_scores(scores, self.eigenvalues[:, None, None])
-        return win_probability(total, self.options.tau)
+        """P(i ≻ j), by the preference source's own temperature."""
+        scores = pairwise_scores(self.groups.vectors)
+        total = total_scores(scores, self.groups.eigenvalues[:, None, None])
+        return win_probability(total, self.groups.tau)

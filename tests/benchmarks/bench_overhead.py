@@ -60,7 +60,9 @@ class BareLoop(GPRLModule):
         super().__init__(
             policy=copy.deepcopy(twin.policy),
             reference=twin.reference,
-            preference_model=twin.preference_model.module,
+            preference_source=twin.preference_source,
+            advantage_rule=twin.advantage_rule,
+            policy_loss=twin.policy_loss,
             sampler=twin.sampler,
             sampling=twin.sampling,
             algorithm=twin.algorithm,

@@ -43,7 +43,7 @@ def cpu_seconds(function: Callable[[], Any], repeats: int = 20) -> float:
 
 
 def closed_form_against_pairwise() -> None:
-    vectors = torch.randn(GROUPS, SIZE, 2 * AXES)
+    vectors = torch.randn(GROUPS, SIZE, AXES, 2)
 
     def by_pairs():
         return pairwise_scores(vectors).sum(2) / (SIZE - 1)

@@ -10,14 +10,11 @@ import os
 import runpy
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from transformers import AutoModel, AutoTokenizer, LlamaConfig
 
-from gprl_lightning.core.batch import Messages
-from gprl_lightning.models.chat_text import ChatText
-from gprl_lightning.models.preference_model import Embeddings, PreferenceModel
+from gprl_lightning.core.batch import Columns, Messages
+from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.tasks import train_policy as training
 from tests.benchmarks.turns import ROOT
 
@@ -27,27 +24,27 @@ def cheap_reward(text: str) -> float:
     return float(len(set(text)))
 
 
-class CheapReward(PreferenceModel):
-    """A Bradley-Terry model in name; its reward is a function of the text, in Python."""
+class CheapReward:
+    """A preference source of one axis: its reward is a function of the text, in Python."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
-        backbone = AutoModel.from_config(
-            LlamaConfig(vocab_size=len(tokenizer), num_attention_heads=1, **size)
-        )
-        super().__init__(backbone, torch.nn.Linear(8, 1, bias=False), None, ChatText(tokenizer))
+    axes, tau = ("0",), 1.0
 
-    def embed(self, prompts: Sequence[Messages], responses: Sequence[Sequence[str]]) -> Embeddings:
+    def embed(
+        self,
+        prompts: Sequence[Messages],
+        responses: Sequence[Sequence[str]],
+        columns: Sequence[Columns],
+    ) -> Embeddings:
         rewards = torch.tensor([[cheap_reward(text) for text in group] for group in responses])
-        vectors = torch.stack([rewards, torch.ones_like(rewards)], -1)
-        return Embeddings(vectors, torch.ones(len(prompts), 1))
+        return Embeddings.of_rewards(rewards[..., None], torch.ones(len(prompts), 1))
+
+    def identity(self) -> dict[str, object]:
+        return {"reward": "cheap_reward"}
 
 
 def main() -> None:
     if os.environ.get("BENCHMARK_REWARD") == "cheap":
-        training.build_preference_model = lambda config: CheapReward(
-            AutoTokenizer.from_pretrained(config.policy.path)
-        )
+        training.build_preference_source = lambda config, cfg: CheapReward()
     sys.argv[0] = str(ROOT / "train.py")
     runpy.run_path(sys.argv[0], run_name="__main__")
 

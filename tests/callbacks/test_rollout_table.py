@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from gprl_lightning.callbacks.rollout_table import RolloutTable, media
+from gprl_lightning.core.gprl_advantages import GPRLAdvantages
 from gprl_lightning.tracking.rollout_log import (
+    RULE,
     LoggedRollout,
     logged_iterations,
     prompt_text,
@@ -17,6 +19,7 @@ from gprl_lightning.tracking.rollout_log import (
     rollout_file,
     write_rows,
 )
+from gprl_lightning.tracking.rule_record import rule_of
 from tests import oracle
 from tests.worlds import SIZE, tiny_loader, tiny_module, tiny_trainer
 
@@ -39,7 +42,7 @@ def _run(folder, every=2, iterations=5, **options):
     trainer = tiny_trainer(
         folder,
         every=100,
-        num_axes=module.num_axes,
+        num_axes=len(module.preference_source.axes),
         callbacks=[witness, RolloutTable(folder, every)],
     )
     trainer.fit(module, tiny_loader(module, iterations))
@@ -95,7 +98,7 @@ def test_advantages_follow_from_the_file_by_the_oracle_s_arithmetic(run):
         rows = read_rows(rollout_file(folder, iteration))
         for group in range(3):
             of_group = [row for row in rows if row["group"] == group]
-            vectors = [[row[f"vector/{i}"] for i in range(6)] for row in of_group]
+            vectors = [[row[f"vector/{i // 2}/{i % 2}"] for i in range(6)] for row in of_group]
             scores = oracle.group_scores(vectors)
             total = torch.zeros(SIZE).double()
             for axis in range(3):
@@ -122,24 +125,25 @@ ARMS += [{"score_shape": "bounded"}, {"axis_std_floor": 1.5}]
 def test_every_arm_is_rederived_to_1e_6(tmp_path, arm):
     witness = _run(tmp_path, iterations=2, min_axis_std=0.3, **arm)
     logged = LoggedRollout.read(tmp_path, 2)
-    assert vars(logged.options).items() >= arm.items()
-    assert (logged.rederived() - witness.scored[2].advantages).abs().max() <= 1e-6
+    rule = rule_of(logged.rows[0][RULE])
+    assert vars(rule).items() >= arm.items()
+    assert (logged.rederived(rule) - witness.scored[2].advantages).abs().max() <= 1e-6
     assert logged.advantages.abs().max() > 1e-3
 
 
 def test_rederiving_needs_each_part_that_is_stored(run):
     """A changed vector, eigenvalue or multiplier is found."""
     rows = read_rows(rollout_file(run[0], 4))
-    for column in ("vector/2", "eigenvalue/1", "axis_multiplier/0"):
+    for column in ("vector/1/0", "eigenvalue/1", "axis_multiplier/0"):
         changed = [{**row, column: row[column] + 0.01 * i} for i, row in enumerate(rows, 1)]
         logged = LoggedRollout.from_rows(changed)
-        assert (logged.rederived() - logged.advantages).abs().max() > 1e-4, column
+        assert (logged.rederived(GPRLAdvantages()) - logged.advantages).abs().max() > 1e-4, column
 
 
 def test_bradley_terry_has_one_axis_and_its_own_win_probability(tmp_path):
     witness = _run(tmp_path, iterations=1, kind="bradley_terry", num_axes=1)
     logged = LoggedRollout.read(tmp_path, 1)
-    rewards = witness.scored[1].vectors[..., 0]
+    rewards = witness.scored[1].vectors[..., 0, 0]
     expected = torch.sigmoid(rewards[:, :, None] - rewards[:, None, :])
     assert torch.allclose(logged.win_probabilities(), expected, atol=1e-6)
 
@@ -147,7 +151,8 @@ def test_bradley_terry_has_one_axis_and_its_own_win_probability(tmp_path):
 def test_win_probabilities_are_the_oracle_s(run):
     logged = LoggedRollout.read(run[0], 4)
     found = logged.win_probabilities()[1]
-    vectors, eigenvalues = logged.vectors[1].tolist(), logged.eigenvalues[1].tolist()
+    groups = logged.groups
+    vectors, eigenvalues = groups.vectors[1].flatten(-2).tolist(), groups.eigenvalues[1].tolist()
     for i, j in product(range(SIZE), repeat=2):
         score = sum(
             weight

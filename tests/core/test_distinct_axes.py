@@ -12,7 +12,7 @@ from gprl_lightning.core.distinct_axes import (
     correlation_penalty,
     gate_information,
 )
-from gprl_lightning.core.preference import group_scores
+from gprl_lightning.core.preference import axis_pairs, group_scores
 
 
 def test_correlation_penalty_of_copies_opposites_and_strangers():
@@ -30,7 +30,7 @@ def test_one_axis_has_nothing_to_be_like():
 def test_correlation_penalty_is_that_of_the_group_scores_of_pairs():
     """Each pair as a group of two: Pearson's correlation over all of its responses."""
     vectors = torch.randn(50, 2, 4, generator=torch.Generator().manual_seed(0))
-    scores = group_scores(vectors)
+    scores = group_scores(axis_pairs(vectors))
     pearson = torch.corrcoef(scores.flatten(0, 1).T)[0, 1]
     assert correlation_penalty(scores[:, 0]).item() == pytest.approx(pearson.item() ** 2, abs=1e-6)
 

@@ -15,7 +15,7 @@ from gprl_lightning.core import options
 from gprl_lightning.core.advantages import aggregate_axes, axis_mask, axis_std, normalize_axes
 from gprl_lightning.core.drift import DriftSettings, DriftState, axis_moments, update_drift
 from gprl_lightning.core.losses import clipped_surrogate, kl_estimate, masked_sum, token_weights
-from gprl_lightning.core.preference import group_scores
+from gprl_lightning.core.preference import axis_pairs, group_scores
 from tests.core.examples import batch, double, gates, multipliers
 
 # Values of each option, all of which must act differently, and what else has to be set for that.
@@ -36,6 +36,7 @@ ALGORITHM: dict[str, tuple] = {
 # Of the module's loop; `name` says which preference model goes with the algorithm.
 OPTIMISATION = {"inner_epochs", "minibatches", "micro_batch_size", "max_grad_norm", "name"}
 OPTIMISATION |= {"micro_batch_tokens", "max_bad_steps", "max_logprob_mismatch"}
+HOOKS = {"advantage", "policy_loss"}  # objects; the options above reach them by the group files
 
 DRIFT: dict[str, tuple] = {
     "mode": get_args(options.Mode),
@@ -68,7 +69,7 @@ CALLBACK = {"enabled", "anchor", "schedule"}
 def update(config: AlgorithmConfig) -> Tensor:
     """Loss and its gradient by token, of 18 responses of one to five tokens in three groups."""
     axes, generator = 3, torch.Generator().manual_seed(0)
-    scores = group_scores(double(batch("random", axes)), config.score_shape, 0.1)
+    scores = group_scores(axis_pairs(double(batch("random", axes))), config.score_shape, 0.1)
     std = axis_std(scores)
     least_std = config.axis_std_floor * std.mean(0)
     mask = axis_mask(std, std.mean(0), config.min_axis_std)
@@ -102,7 +103,7 @@ def controls(settings: DriftSettings) -> Tensor:
     Axis 0 takes over while axis 2 saturates: its spread falls and its anchored score rises. The
     surprise rises with it.
     """
-    scores, eigenvalues = group_scores(double(batch("random", 3))), double(gates(3))
+    scores, eigenvalues = group_scores(axis_pairs(double(batch("random", 3)))), double(gates(3))
     generator = torch.Generator().manual_seed(0)
     state, rows = DriftState.initial(settings, 3), []
     for step in range(50):
@@ -140,7 +141,7 @@ def test_drift_option(option: str) -> None:
 
 def test_no_option_is_left_out() -> None:
     """A new option has to be listed above, or said to be another part's."""
-    assert {f.name for f in fields(AlgorithmConfig)} == ALGORITHM.keys() | OPTIMISATION
+    assert {f.name for f in fields(AlgorithmConfig)} == ALGORITHM.keys() | OPTIMISATION | HOOKS
     assert {f.name for f in fields(DriftSettings)} == DRIFT.keys()
     assert {f.name for f in fields(DriftConfig)} == (DRIFT.keys() | CALLBACK) - {"kl_coef"}
 

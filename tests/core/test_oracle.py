@@ -12,6 +12,7 @@ from torch import Tensor
 from gprl_lightning.core import advantages as package
 from gprl_lightning.core.options import AdvantageScale, Normalization, Weighting
 from gprl_lightning.core.preference import (
+    axis_pairs,
     group_scores,
     pairwise_scores,
     scores_against,
@@ -49,7 +50,7 @@ def test_oracle_gradient_of_a_known_function() -> None:
 @pytest.mark.parametrize(("kind", "axes"), product(KINDS, AXES))
 def test_scores(kind: str, axes: int) -> None:
     groups = batch(kind, axes)
-    vectors = double(groups)
+    vectors = axis_pairs(double(groups))
     pairs = [
         [[[oracle.pairwise_score(a, b, axis) for axis in range(axes)] for b in g] for a in g]
         for g in groups
@@ -63,14 +64,14 @@ def test_scores(kind: str, axes: int) -> None:
 def test_bounded_group_scores(kind: str, axes: int) -> None:
     groups = batch(kind, axes)
     for tau in (0.1, 1.0):
-        found = group_scores(double(groups), "bounded", tau)
+        found = group_scores(axis_pairs(double(groups)), "bounded", tau)
         close(found, [oracle.bounded_group_scores(g, tau) for g in groups])
         close(found.sum(1), torch.zeros(len(groups), axes).tolist())
 
 
 def test_bounded_scores_of_bradley_terry_by_hand() -> None:
     """Rewards 0, 1 and 100 (vectors [r, 1]): 100 gains no more than two sure wins."""
-    found = group_scores(double([[[0.0, 1.0], [1.0, 1.0], [100.0, 1.0]]]), "bounded", 1.0)
+    found = group_scores(double([[[[0.0, 1.0]], [[1.0, 1.0]], [[100.0, 1.0]]]]), "bounded", 1.0)
     step = oracle.win_probability(1.0, 1.0)
     assert found.flatten().tolist() == pytest.approx(
         [(1 - step + 0) / 2 - 0.5, (step + 0) / 2 - 0.5, 1 - 0.5]
@@ -80,7 +81,7 @@ def test_bounded_scores_of_bradley_terry_by_hand() -> None:
 @pytest.mark.parametrize("axes", AXES)
 def test_group_scores_in_single_precision(axes: int) -> None:
     groups = batch("random", axes)
-    found = group_scores(torch.tensor(groups, dtype=torch.float32)).double()
+    found = group_scores(axis_pairs(torch.tensor(groups, dtype=torch.float32))).double()
     close(found, [oracle.group_scores(g) for g in groups], atol=1e-6)
 
 
@@ -91,7 +92,9 @@ def test_total_score_and_win_probability(axes: int) -> None:
         [[oracle.total_score(a, b, gate) for b in g] for a in g]
         for g, gate in zip(groups, rows, strict=True)
     ]
-    found = total_scores(pairwise_scores(double(groups)), double(rows)[:, None, None, :])
+    found = total_scores(
+        pairwise_scores(axis_pairs(double(groups))), double(rows)[:, None, None, :]
+    )
     close(found, totals)
     chances = [[[oracle.win_probability(s, 0.1) for s in row] for row in g] for g in totals]
     close(win_probability(found, 0.1), chances)
@@ -105,7 +108,9 @@ def package_advantages(
 ) -> Tensor:
     normalization, weighting, scale = options
     axes = len(groups[0][0]) // 2
-    normalized = package.normalize_axes(group_scores(double(groups)), normalization, mask, epsilon)
+    normalized = package.normalize_axes(
+        group_scores(axis_pairs(double(groups))), normalization, mask, epsilon
+    )
     return package.aggregate_axes(
         normalized,
         double(gates(axes)),
@@ -149,7 +154,7 @@ def test_advantages_with_masked_axes(options: tuple[str, str, str]) -> None:
     keep = [oracle.axis_mask(row, running, 0.6) for row in stds]
     assert {kept for row in keep for kept in row} == {True, False}
 
-    found_std = package.axis_std(group_scores(double(groups)))
+    found_std = package.axis_std(group_scores(axis_pairs(double(groups))))
     close(found_std, stds)
     mask = package.axis_mask(found_std, double(running), 0.6)
     assert mask.tolist() == keep
@@ -167,7 +172,7 @@ def test_advantages_with_a_floored_std(normalization: str) -> None:
     below = {std < floor for row in stds for std, floor in zip(row, least, strict=True)}
     assert below == {True, False}
     found = package.normalize_axes(
-        group_scores(double(groups)), normalization, None, 1e-4, double(least)
+        group_scores(axis_pairs(double(groups))), normalization, None, 1e-4, double(least)
     )
     keep = [True] * 3
     close(found, [oracle.axis_advantages(s, normalization, keep, 1e-4, least) for s in scores])
@@ -183,7 +188,7 @@ def test_an_axis_without_variance_is_masked() -> None:
 def test_axis_correlation(kind: str, axes: int) -> None:
     groups = batch(kind, axes)
     expected = oracle.axis_correlation([oracle.group_scores(g) for g in groups])
-    close(package.axis_correlation(group_scores(double(groups))), expected)
+    close(package.axis_correlation(group_scores(axis_pairs(double(groups)))), expected)
 
 
 def test_axis_correlation_without_variance_is_zero() -> None:

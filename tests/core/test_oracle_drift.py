@@ -22,7 +22,7 @@ from gprl_lightning.core.drift import (
     variance_share,
 )
 from gprl_lightning.core.options import Guard, Mode, Share
-from gprl_lightning.core.preference import group_scores, scores_against
+from gprl_lightning.core.preference import axis_pairs, group_scores, scores_against
 from tests import oracle
 from tests import oracle_drift as drift
 from tests.core.examples import KINDS, batch, close, double, gates
@@ -40,7 +40,9 @@ def test_variance_share(kind: str, axes: int, share: str) -> None:
     groups, rows = batch(kind, axes), gates(axes)
     expected = drift.variance_share([oracle.group_scores(g) for g in groups], rows, share, 0.05)
     none = double([0.0] * len(rows))
-    moments = axis_moments(group_scores(double(groups)), double(rows), share, None, none)
+    moments = axis_moments(
+        group_scores(axis_pairs(double(groups))), double(rows), share, None, none
+    )
     close(variance_share(moments, 0.05), expected)
 
 
@@ -54,9 +56,9 @@ def test_variance_share_is_floored() -> None:
 @pytest.mark.parametrize("axes", AXES)
 def test_anchored_statistic(axes: int) -> None:
     groups, anchors = batch("random", axes), [group[0] for group in batch("cyclic", axes)]
-    scores = scores_against(double(groups), double(anchors)[:, None])
+    scores = scores_against(axis_pairs(double(groups)), axis_pairs(double(anchors))[:, None])
     moments = axis_moments(
-        group_scores(double(groups)),
+        group_scores(axis_pairs(double(groups))),
         double(gates(axes)),
         "raw",
         scores.mean((1, 2)),

@@ -118,7 +118,7 @@ REWARDS = ([0.3, -1.2, 2.0], [1.0, 1.0, 1.0], [0.5, 0.5, -0.7])
 
 
 def bradley_terry_advantages(rewards: tuple, epsilon: float) -> Tensor:
-    vectors = double([[[r, 1.0] for r in row] for row in rewards])
+    vectors = double([[[[r, 1.0]] for r in row] for row in rewards])
     one = torch.ones(len(rewards), 1, dtype=torch.float64)
     normalized = normalize_axes(group_scores(vectors), "per_axis", None, epsilon)
     return aggregate_axes(normalized, one, one[0], "per_axis", "eigenvalue", "paper", epsilon)

@@ -22,7 +22,7 @@ from gprl_lightning.core.preference import (
 def random_vectors(groups: int, size: int, axes: int, dtype: torch.dtype = torch.float64):
     generator = torch.Generator().manual_seed(groups + 10 * size + 100 * axes)
     vectors = torch.randn(groups, size, 2 * axes, generator=generator, dtype=torch.float64)
-    return torch.nn.functional.normalize(vectors, dim=-1).to(dtype)
+    return axis_pairs(torch.nn.functional.normalize(vectors, dim=-1).to(dtype))
 
 
 def test_an_axis_owns_neighbouring_entries() -> None:
@@ -31,7 +31,7 @@ def test_an_axis_owns_neighbouring_entries() -> None:
 
 def test_sign_and_axes_of_the_score() -> None:
     """Axis 0: 1·1 - 0·0 = 1. Axis 1: 2·5 - 3·4 = -2. The sign is Definition 4.3's."""
-    vectors = torch.tensor([[[1.0, 0.0, 2.0, 3.0], [0.0, 1.0, 4.0, 5.0]]])
+    vectors = torch.tensor([[[[1.0, 0.0], [2.0, 3.0]], [[0.0, 1.0], [4.0, 5.0]]]])
     scores = pairwise_scores(vectors)
     assert scores[0, 0, 1].tolist() == [1.0, -2.0]
     assert scores[0, 1, 0].tolist() == [-1.0, 2.0]
@@ -74,7 +74,7 @@ def test_in_a_group_of_two_each_scores_against_the_other() -> None:
 def test_rock_paper_scissors_has_no_winner() -> None:
     """Three vectors at 120 degrees: each beats the next by sin 120° and loses to the one after."""
     angles = [0.0, 2 * math.pi / 3, 4 * math.pi / 3]
-    vectors = torch.tensor([[[math.cos(a), math.sin(a)] for a in angles]], dtype=torch.float64)
+    vectors = torch.tensor([[[[math.cos(a), math.sin(a)]] for a in angles]], dtype=torch.float64)
     assert pairwise_scores(vectors)[0, 0, :, 0].tolist() == pytest.approx(
         [0, 0.75**0.5, -(0.75**0.5)]
     )
@@ -83,7 +83,7 @@ def test_rock_paper_scissors_has_no_winner() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equal_responses_score_exactly_zero(dtype: torch.dtype) -> None:
-    vectors = random_vectors(5, 1, 3, dtype).expand(5, 7, 6)
+    vectors = random_vectors(5, 1, 3, dtype).expand(5, 7, 3, 2)
     assert torch.equal(group_scores(vectors), torch.zeros(5, 7, 3, dtype=dtype))
 
 
@@ -98,7 +98,7 @@ def test_nearly_equal_responses_keep_their_digits_in_single_precision() -> None:
 
 def test_bradley_terry_is_the_difference_of_rewards() -> None:
     """Rewards 3, 1, 0 as vectors [r, 1]: 3 against the mean of 1 and 0 is 2.5, and so on."""
-    vectors = torch.tensor([[[3.0, 1.0], [1.0, 1.0], [0.0, 1.0]]])
+    vectors = torch.tensor([[[[3.0, 1.0]], [[1.0, 1.0]], [[0.0, 1.0]]]])
     assert group_scores(vectors)[0, :, 0].tolist() == [2.5, -0.5, -2.0]
 
 

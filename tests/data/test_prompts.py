@@ -79,7 +79,8 @@ def test_missing_file_and_nothing_to_train_on(tmp_path):
         load_prompts(DataConfig(path=path, held_out=5))
 
 
-def _encode(iteration, uids, messages):
+def _encode(iteration, prompts):
+    uids, messages = [p.uid for p in prompts], [p.messages for p in prompts]
     n = len(uids)
     ids = torch.zeros(n, 1, dtype=torch.long)
     return PromptBatch(iteration, torch.tensor(uids), tuple(messages), ids, ids.bool())

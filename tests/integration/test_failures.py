@@ -15,9 +15,9 @@ from torch import nn
 
 from gprl_lightning import errors as invariants
 from gprl_lightning.callbacks.invariants import STILL_ITERATIONS, Invariants
+from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy, reference_of
-from gprl_lightning.models.preference_model import Embeddings
 from gprl_lightning.modules import gprl
 from gprl_lightning.modules.statistics import UpdateStatistics
 from gprl_lightning.rollout.native import NativeSampler
@@ -151,10 +151,10 @@ def test_with_pad_equal_to_eos_the_policy_learns_to_stop(tmp_path):
     iterations = 12
     module = tiny_module(iterations, policy=stopping_policy(), lr=3e-2, kl_coef=0.0)
 
-    def embed(prompts, responses):
+    def embed(prompts, responses, columns):
         length = torch.tensor([[float(len(r)) for r in group] for group in responses])
-        vectors = torch.stack([-length, torch.ones_like(length)], -1).repeat(1, 1, 3)
-        return Embeddings(vectors, torch.ones(len(prompts), 3) / 3)
+        rewards = -length[..., None].repeat(1, 1, 3)
+        return Embeddings.of_rewards(rewards, torch.ones(len(prompts), 3) / 3)
 
     module.preference_model.module.embed = embed
     fit(tmp_path, module, iterations)
@@ -228,8 +228,8 @@ class BrokenJudge:
         )
         module.preference_model.module.embed = self
 
-    def __call__(self, prompts, responses):
-        found = self.embed(prompts, responses)
+    def __call__(self, prompts, responses, columns):
+        found = self.embed(prompts, responses, columns)
         if self.calls in self.iterations:
             found.vectors[0, 0] = math.nan
         self.calls += 1
@@ -249,7 +249,7 @@ def test_a_bad_step_is_skipped_and_counted_and_leaves_no_trace(tmp_path):
     assert read_metrics(tmp_path / "metrics.csv")["train/bad_steps"][1] == [0, 1, 1, 1]
     same = [all(torch.equal(a[k], b[k]) for k in a) for a, b in pairwise(weights)]
     assert same == [True, False, False]
-    assert module.axis_spread.running.isfinite().all()
+    assert module.advantage_state["running"].isfinite().all()
     assert all(math.isfinite(v) for v in trainer.callbacks[1].state.variance_share)
     assert module.lr_schedulers().last_epoch == 4, "the schedule keeps its place"
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from gprl_lightning.core.advantage_rule import Advantages, ScoredGroups
 from gprl_lightning.core.batch import Rollout, ScoredRollout
+from gprl_lightning.core.gprl_advantages import GPRLAdvantages
 from gprl_lightning.models.policy import Policy
 from tests.tiny import END_OF_TURN, EOS, PAD, tiny_prompts
 
@@ -50,13 +52,26 @@ def edge_rollout(policy: Policy) -> ScoredRollout:
         logprobs, _ = policy(*_inputs(prompts, ids, mask))
     old = logprobs + 0.2 * noise(rows, MAX_TOKENS)
     rollout = Rollout(prompts, SIZE, ids, mask, old, finished, ("",) * rows, old, None)
+    groups = ScoredGroups(
+        vectors=noise(4, SIZE, 3, 2),
+        eigenvalues=noise(4, 3),
+        multipliers=torch.ones(3),
+        kl_coef=0.1,
+        tau=1.0,
+        logprobs=noise(4, SIZE),
+        ref_logprobs=noise(4, SIZE),
+        lengths=lengths.view(4, SIZE),
+        finished=finished.view(4, SIZE),
+        uids=prompts.uids,
+        iteration=prompts.iteration,
+    )
     return ScoredRollout(
         rollout=rollout,
-        vectors=noise(4, SIZE, 6),
-        eigenvalues=noise(4, 3),
-        group_scores=noise(4, SIZE, 3),
-        axis_advantages=noise(4, SIZE, 3),
-        advantages=noise(4, SIZE),
+        axes=("0", "1", "2"),
+        rule=GPRLAdvantages(),
+        groups=groups,
+        state={},
+        result=Advantages(noise(4, SIZE, 3), noise(4, SIZE, 3), noise(4, SIZE), {}),
         ref_logprobs=logprobs + 0.2 * noise(rows, MAX_TOKENS),
         importance=noise(rows, MAX_TOKENS).exp(),
         anchored_scores=None,

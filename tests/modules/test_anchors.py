@@ -67,9 +67,14 @@ def test_anchored_scores_are_the_oracles(module):
     scored = module._score(module.sampler.sample(module.policy, prompts, module.sampling, 0))
     texts = module.anchors.of(prompts, module.sampling, module.reference.module)
     judge = module.preference_model.module
-    anchors = judge.embed(prompts.messages, [[text] for text in texts]).vectors[:, 0].double()
+    anchors = (
+        judge.embed(prompts.messages, [[text] for text in texts]).vectors[:, 0].flatten(-2).double()
+    )
     for group, anchor, found in zip(
-        scored.vectors.double().tolist(), anchors.tolist(), scored.anchored_scores, strict=True
+        scored.vectors.flatten(-2).double().tolist(),
+        anchors.tolist(),
+        scored.anchored_scores,
+        strict=True,
     ):
         expected = oracle_drift.anchored_statistic([group], [anchor])
         assert torch.allclose(found.double(), torch.tensor(expected).double(), atol=1e-6)

@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from gprl_lightning.config.validation import validate
-from gprl_lightning.core.preference import group_scores
+from gprl_lightning.core.preference import group_scores, pairwise_scores
 from gprl_lightning.errors import ConfigError
+from gprl_lightning.evaluation.judges import PreferenceModelJudge
+from gprl_lightning.models.preference_source import as_module
 from gprl_lightning.sandbox.gold import GoldJudge
-from gprl_lightning.sandbox.gold_reward import gold_preference_model
+from gprl_lightning.sandbox.gold_reward import GoldSource
 from gprl_lightning.sandbox.requests import all_requests
+from gprl_lightning.tasks.build import build_preference_source
 from tests.composing import composed
 
 ANSWERS = [
@@ -26,7 +29,8 @@ ANSWERS = [
 
 @pytest.fixture(scope="module")
 def model():
-    return gold_preference_model(validate(composed("ablation=gold_reward")))
+    config = validate(composed("ablation=gold_reward"))
+    return build_preference_source(config, composed("ablation=gold_reward"))
 
 
 def test_group_scores_are_the_gold_s_mean_verdicts(model):
@@ -47,23 +51,30 @@ def test_group_scores_are_the_gold_s_mean_verdicts(model):
 
 def test_it_prefers_what_the_gold_prefers(model):
     request = all_requests()[0]
-    comparison = model.compare(request.text, ANSWERS[:2])
+    prompt = ({"role": "user", "content": request.text},)
+    found = PreferenceModelJudge(model).prefer(prompt, *ANSWERS[:2])
     verdict = GoldJudge().prefer(request, *ANSWERS[:2])
     assert verdict in (0.0, 1.0)
-    assert float(comparison.score[0, 1]) == pytest.approx(2 * verdict - 1)
+    assert found == verdict
+
+
+def test_every_pair_has_the_gold_s_verdict_cycles_included(model):
+    request, judge = all_requests()[0], GoldJudge()
+    prompt = ({"role": "user", "content": request.text},)
+    found = pairwise_scores(model.embed([prompt], [ANSWERS]).vectors)[0, ..., 0].tolist()
+    expected = [[2 * judge.prefer(request, a, b) - 1 for b in ANSWERS] for a in ANSWERS]
+    assert found == expected
 
 
 def test_nothing_of_it_can_be_trained(model):
-    assert torch.equal(model.embed([({"role": "user", "content": all_requests()[0].text},)],
-                                   [ANSWERS]).eigenvalues, torch.ones(1, 1))  # fmt: skip
-    with pytest.raises(ConfigError, match="give a group"):
-        model.embed_conversations([])
+    assert isinstance(model, GoldSource) and not [*as_module(model).parameters()]
+    prompt = ({"role": "user", "content": all_requests()[0].text},)
+    assert torch.equal(model.embed([prompt], [ANSWERS]).eigenvalues, torch.ones(1, 1))
 
 
 @pytest.mark.parametrize(
     "override,message",
     [
-        ("drift.enabled=true drift.anchor=true", "drift.anchor=True: expected False"),
         ("drift.enabled=true", "drift.statistic=variance_share: expected surprise"),
         (f"data.path={Path(__file__)}", "data.path="),
         ("preference_model.num_axes=2", "preference_model.kind=gold has one axis"),
@@ -76,5 +87,8 @@ def test_where_it_cannot_be(override, message):
     assert message in str(refused.value)
 
 
-def test_the_surprise_monitor_needs_no_axes():
-    validate(composed("ablation=gold_reward", "drift.enabled=true", "drift.statistic=surprise"))
+@pytest.mark.parametrize("anchor", ["true", "false"])
+def test_the_surprise_monitor_needs_no_axes(anchor):
+    """And an anchor is one more response of the group: it can be had."""
+    surprise = ["drift.enabled=true", "drift.statistic=surprise"]
+    validate(composed("ablation=gold_reward", *surprise, f"drift.anchor={anchor}"))

@@ -120,7 +120,7 @@ def test_a_pushed_response_beats_what_it_was(pool):
     scenario = Scenario(version=LENGTHY, pushed_axes=1)
     turned = _pushed(vectors, chosen, scenario, torch.Generator().manual_seed(0))
     assert turned[:, 1:].equal(vectors[:, 1:])
-    won = scores_against(turned[:, :1], vectors[:, :1])[:, 0, 0]
+    won = scores_against(axis_pairs(turned[:, :1]), axis_pairs(vectors[:, :1]))[:, 0, 0]
     lengths = axis_pairs(vectors[:, 0]).square().sum(-1)
     axis = int(won[0].argmax())
     torch.testing.assert_close(won[:, axis], math.sin(0.8) * lengths[:, axis])

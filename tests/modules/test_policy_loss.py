@@ -64,16 +64,16 @@ def test_it_is_what_the_loss_brings(options, monkeypatch):
 def test_gradients_are_those_without_it(options, monkeypatch):
     module, scored = moved(torch.float64, **options)
     found, _ = backward(module, scored)
-    monkeypatch.setattr(gprl, "loss_slope", lambda *_: None)
+    monkeypatch.setattr(gprl, "slope_of", lambda *_: None)
     expected, _ = backward(module, scored)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_a_loss_of_another_beta_is_not_taken_for_this_one(monkeypatch):
+def test_the_slope_of_another_loss_is_not_taken_for_this_one_s(monkeypatch):
     """The slope is a hint: told wrongly, the gradients are those of the loss all the same."""
     module, scored = moved(torch.float64)
     expected, _ = backward(module, scored)
-    right = gprl.loss_slope
-    monkeypatch.setattr(gprl, "loss_slope", lambda b, w, c, beta: right(b, w, c, 2 * beta))
+    right = gprl.slope_of
+    monkeypatch.setattr(gprl, "slope_of", lambda f, b, w, reach: right(f, b, 2 * w, reach))
     found, _ = backward(module, scored)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
