@@ -19,7 +19,7 @@ from gprl_lightning.errors import ResumeRefused
 
 KEY = "run"  # in the checkpoint
 # Of what a checkpoint holds, in whichever part of the program: raise it with every change.
-FORMAT = 4
+FORMAT = 5
 # Keys that change no number of the training, or whose content a fingerprint holds.
 HARMLESS = (
     "iterations", "checkpoint_every", "ckpt_path", "name", "threads", "task", "resume", "logger",

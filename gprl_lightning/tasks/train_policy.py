@@ -98,7 +98,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
         csv.continue_from(iteration_of(checkpoint))
         print(f"going on from {checkpoint}")
     begin(cfg, folder)
-    cautions = setup_cautions(config, preference_model.num_axes)
+    cautions = setup_cautions(config, len(source.axes))
     if trainer.is_global_zero:
         say(cautions)
     with recorded_by(trainer.loggers, cfg):
