@@ -193,6 +193,20 @@ def surrogate(new: float, old: float, advantage: float, low: float, high: float)
     return -min(ratio * advantage, clipped * advantage)
 
 
+def sequence_surrogate(new: Row, old: Row, advantage: float, low: float, high: float) -> float:
+    """GSPO, arXiv 2507.18071, equations 5 and 7: -min(s A, clip(s) A), s the geometric mean of the
+    tokens' ratios."""
+    log_ratio = mean([a - b for a, b in zip(new, old, strict=True)])
+    ratio = math.exp(log_ratio)
+    return -min(ratio * advantage, min(max(ratio, 1 - low), 1 + high) * advantage)
+
+
+def cispo_term(new: float, old: float, advantage: float, high: float, held: float) -> float:
+    """CISPO, arXiv 2506.13585, equations 4 and 5: -sg(min(r, 1 + high)) A log pi; the ratio is that
+    of `held`, which stands still as `new` moves."""
+    return -min(math.exp(held - old), 1 + high) * advantage * new
+
+
 def kl(new: float, ref: float, estimator: str) -> float:
     if estimator == "k1":
         return new - ref
