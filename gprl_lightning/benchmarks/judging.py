@@ -94,6 +94,12 @@ def ask_judge(
     return verdicts, usage
 
 
+def reported_models(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """Return what the endpoint itself called the models that judged."""
+    answers = [v.result for v in verdicts if isinstance(v.result, Answer)]
+    return tuple(sorted({a.model for a in answers if a.model is not None}))
+
+
 class print_progress:
     """Print a line each time that another tenth is done."""
 

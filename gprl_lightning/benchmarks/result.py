@@ -20,6 +20,7 @@ class Result:
 
     Attributes:
         method: the run's name, by which tables sort.
+        judge: the name that the endpoint was asked for; `judge_reported` is its own word.
         published_questions: True if the questions are those that were published, all of them;
             None if nobody can tell.
         biased: True if the judge's position bias is too large to be ignored.
@@ -31,6 +32,7 @@ class Result:
     model: str
     judge: str
     published_judge: str
+    judge_reported: tuple[str, ...]
     questions: int
     published_questions: bool | None
     report: Report
@@ -94,7 +96,9 @@ def print_result(result: Result) -> None:
         table.add_row(f"time: {name}", f"{seconds:.1f} s", "")
     console = Console(width=max(80, Console().width), soft_wrap=True, highlight=False)
     console.print(table)
-    for line in [*result.warnings(), *report.notes, f"Judge: {result.usage.line(result.price)}."]:
+    judge = ", ".join(result.judge_reported) or result.judge
+    used = f"Judge ({judge} by its own word): {result.usage.line(result.price)}."
+    for line in [*result.warnings(), *report.notes, used]:
         console.print(line, markup=False)
 
 

@@ -14,7 +14,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from gprl_lightning.benchmarks.answering import answer_questions
-from gprl_lightning.benchmarks.judging import ask_judge, estimate, price_of, print_progress
+from gprl_lightning.benchmarks.judging import (
+    ask_judge,
+    estimate,
+    price_of,
+    print_progress,
+    reported_models,
+)
 from gprl_lightning.benchmarks.protocol import Benchmark, Contestant, Report
 from gprl_lightning.benchmarks.questions import Question, fingerprint
 from gprl_lightning.benchmarks.result import RESULT_FILE, Result, print_result, write_result
@@ -70,6 +76,7 @@ def run_benchmark(config: Config, cfg: DictConfig, folder: Path) -> float | None
         model=contestant.model,
         judge=judge_model,
         published_judge=benchmark.judge_model,
+        judge_reported=reported_models(verdicts),
         questions=len(questions),
         published_questions=published,
         report=replace(report, notes=(*notes, *report.notes)),

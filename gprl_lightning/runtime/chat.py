@@ -66,6 +66,7 @@ class Answer:
         top_logprobs: for each token of the answer, the natural logarithm of the probability of the
             likeliest tokens, by their text; None if none were asked for.
         cached: True if it came from the disk, and so was paid for before.
+        model: the server's own word for the model that answered.
     """
 
     text: str
@@ -74,6 +75,7 @@ class Answer:
     completion_tokens: int = 0
     top_logprobs: tuple[dict[str, float], ...] | None = None
     cached: bool = False
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def read_answer(body: Any) -> Answer | Failure:
         text, reason = message.get("content"), choice.get("finish_reason")
         usage = body.get("usage") or {}
         logprobs = _top_logprobs(choice.get("logprobs"))
+        model = body.get("model")
         prompt = int(usage.get("prompt_tokens") or 0)
         completion = int(usage.get("completion_tokens") or 0)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
@@ -163,7 +166,7 @@ def read_answer(body: Any) -> Answer | Failure:
         return Failure("refused", str(refusal or f"finish_reason={reason}, no text"))
     if not isinstance(text, str):
         return Failure("nonsense", f"expected a text as content, found {str(text)[:200]}")
-    return Answer(text, reason, prompt, completion, logprobs)
+    return Answer(text, reason, prompt, completion, logprobs, model=model)
 
 
 def _top_logprobs(logprobs: Any) -> tuple[dict[str, float], ...] | None:

@@ -49,6 +49,7 @@ def test_answers_verdicts_and_figures_are_kept(tmp_path, capsys):
     assert value == 7 and result["report"]["figures"][0]["value"] == 7
     assert {r["model"] for r in server.requests} == {"rule"} and len(server.requests) == 12
     assert result["judge"] == "rule" and result["published_questions"] is False
+    assert result["judge_reported"] == ["m"], "what the server calls itself"
     assert any("not by the published judge gpt-4" in w for w in result["warnings"])
     assert any("not the published set" in w for w in result["warnings"])
     rows = (tmp_path / "run/data/mt_bench/model_answer/policy.jsonl").read_text().splitlines()

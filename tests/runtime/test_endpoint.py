@@ -14,7 +14,7 @@ from email.utils import formatdate
 
 import pytest
 
-from gprl_lightning.config import ConfigError
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.runtime.chat import Answer, ChatRequest, Failure, Price
 from gprl_lightning.runtime.endpoint import BlockingEndpoint, ChatEndpoint, EndpointOptions
 from tests.chat_server import Reply, chat_server
@@ -115,7 +115,7 @@ def test_the_alternatives_of_each_token_are_returned_and_kept(tmp_path):
         for cached in (False, True):
             with BlockingEndpoint(options(server), tmp_path) as endpoint:
                 answer = endpoint.ask(asked("?", top_logprobs=5))
-            assert answer == Answer("m!", "stop", 1, 1, tuple(tops), cached)
+            assert answer == Answer("m!", "stop", 1, 1, tuple(tops), cached, model="m")
     assert len(server.requests) == 1
 
 
