@@ -9,6 +9,7 @@ COMMANDS = {
     "report": "write the picture and table of a run again, or the page of a grid",
     "inspect": "show a logged group and derive its advantages again",
     "paper-table": "gather benchmarks by method beside the paper's figures",
+    "check-data": "say what a file of pairs or prompts is read as",
 }
 
 

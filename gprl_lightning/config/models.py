@@ -74,7 +74,7 @@ class PreferenceModelConfig:
     gate_temperature: float | None = None  # of the gate's softmax; None: the checkpoint's, else 1
     tau: float | None = None  # None: the checkpoint's, else 0.1 for a GPM and 1 for Bradley-Terry
     dtype: str = "float32"
-    max_tokens: int = 2048
+    max_tokens: int | None = None  # of a text; None: the checkpoint's; of a new one 2048
     batch_size: int = 32  # responses per forward
     chat_template: str | None = None  # a Jinja file, for a tokenizer without one
     # `_target_` and options of any other `PreferenceSource`, in the place of all of the above

@@ -15,19 +15,22 @@ BUILTIN_MODELS = ("sandbox", "smollm2_135m")
 
 # What conf/ has in the places of one's own files.
 PLACEHOLDERS = {
-    "policy": "./my_policy",
-    "data": "./my_prompts.jsonl",
-    "preference_model": "./my_preference_model",
+    "policy.path": "./my_policy",
+    "data.path": "./my_prompts.jsonl",
+    "preference_model.path": "./my_preference_model",
+    "preference_training.backbone": "./my_backbone",
 }
 
 
 def check_given(config: Config) -> None:
     """Raise ConfigError with all of one's own parts that are still to be named."""
-    found = {section: getattr(config, section).path for section in PLACEHOLDERS}
-    left = [s for s, p in found.items() if p == PLACEHOLDERS[s] and not Path(p).exists()]
-    if left:
-        keys = [f"{section}.path" for section in left]
-        reward = "preference_model" in left
+    keys = []
+    for key, placeholder in PLACEHOLDERS.items():
+        section, _, name = key.partition(".")
+        if getattr(getattr(config, section), name) == placeholder:
+            keys += [] if Path(placeholder).exists() else [key]
+    if keys:
+        reward = "preference_model.path" in keys
         hint = " A reward of another kind: preference_model=..." if reward else ""
         raise ConfigError(
             f"{', '.join(keys)}: expected a path of your own; found none. Add "
@@ -77,7 +80,7 @@ def _require_sandbox(config: Config) -> None:
 def _check_reward(config: Config) -> None:
     """A built-in preference model is trained on the policy's answers to the sandbox's requests."""
     model, policy, data = config.preference_model, config.policy.path, config.data.path
-    if model.path not in BUILTIN_MODELS or model.kind == "gold":
+    if model.source or model.path not in BUILTIN_MODELS or model.kind == "gold":
         return
     for key, value, fits in (
         ("policy.path", policy, policy in BUILTIN_MODELS),
@@ -100,7 +103,11 @@ def own_command(config: Config) -> str:
         "python train.py experiment=own",
         f"policy.path={policy}",
         f"data.path={'prompts.jsonl' if data == 'sandbox' else data}",
-        f"preference_model={group}",
-        f"preference_model.path={reward.path if own else 'my/preference_model'}",
     ]
+    if reward.functions:
+        functions = ",".join(reward.functions)
+        words.append(f"preference_model=functions 'preference_model.functions=[{functions}]'")
+    else:
+        path = reward.path if own else "my/preference_model"
+        words.append(f"preference_model={group} preference_model.path={path}")
     return " ".join(words)

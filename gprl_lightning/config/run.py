@@ -25,6 +25,8 @@ class DataConfig:
     prompt_key: str = "prompt"  # a string, or a list of chat messages
     chosen_key: str = "chosen"  # preference pairs: strings, or lists of chat messages
     rejected_key: str = "rejected"
+    label_key: str | None = None  # of pairs: probability that the chosen one is better; None: 1
+    margin_key: str | None = None  # of pairs: by how much, in units of the score; None: 0
     system_prompt: str | None = None
     max_prompt_tokens: int = 512
     prompts_per_step: int = 8  # per process
@@ -95,6 +97,8 @@ class Config:
     checkpoint_every: int = 20
     # The settings are the sandbox's: a policy, prompts or reward from elsewhere are refused
     sandbox_only: bool = False
+    plan: bool = False  # print what a run will hold in memory, and stop before anything loads
+    plan_memory_gb: float | None = None  # of the device to plan for; None: this machine's
     # A checkpoint or a run's folder to go on from; None: this run's own folder, if it has one
     ckpt_path: str | None = None
     threads: int | None = None  # of PyTorch on the CPU; None: PyTorch's own choice
@@ -127,6 +131,7 @@ class Config:
             "benchmark",
         ]
         one_of("task", self.task, tasks)
+        require("plan_memory_gb", (self.plan_memory_gb or 1) > 0, self.plan_memory_gb, "> 0")
         at_least("", self, 1, "iterations", "checkpoint_every", "threads")
         require("seed", 0 <= self.seed < 2**32, self.seed, "in [0, 2**32)")
         require("name", bool(self.name) and "/" not in self.name, self.name, "a folder's name")

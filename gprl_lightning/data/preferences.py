@@ -1,25 +1,29 @@
-"""Pairs of answers with a label: read from JSONL or the hub, split, and batched by length.
+"""Pairs of answers with a label: read from JSONL, parquet or the hub, and split.
 
-A row is ``{"chosen": [messages], "rejected": [messages]}``, or ``{"prompt": text or [messages],
-"chosen": text, "rejected": text}``; optional are ``label`` (probability that the chosen one is
-better, default 1), ``margin`` (in units of the score, default 0), ``group`` (pairs that must stay
-in one batch and in one split, as the three pairs of a cycle), ``subset`` or ``source`` (for
-reports) and ``attributes`` (by name, the probability that the chosen one has more of it).
+`data.pair_formats` knows the forms that a row may have. Optional are ``group`` (pairs that must
+stay in one batch and in one split, as the three pairs of a cycle), ``subset`` or ``source`` (for
+reports) and ``attributes`` (by name, the probability that the chosen one has more of it); if named
+(``data.label_key``, ``data.margin_key``) a label (probability that the chosen one is better, else
+1) and a margin (in units of the score, else 0).
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gprl_lightning.core.batch import Messages
+from gprl_lightning.data.pair_formats import PairKeys, canonical_rows
 from gprl_lightning.errors import ConfigError
 
+JSONL = (".jsonl", ".json", ".jsonl.gz")
 ROLES = ("system", "user", "assistant")
 
 
@@ -56,27 +60,78 @@ def make_pair(prompt: str | Messages, chosen: str, rejected: str, **fields: Any)
     return PreferencePair(first, second, **fields)
 
 
-def read_pairs(path: str | Path, split: str = "train") -> list[PreferencePair]:
-    """Pairs from a ``.jsonl`` file, or from a data set on the Hugging Face hub.
+@dataclass(frozen=True)
+class ReadPairs:
+    """The pairs of a data set, and what reading it found.
+
+    Attributes:
+        pairs: in the data's order.
+        formats: how many rows had which form.
+        alike: rows whose two answers are the same, which are left out.
+        unread: columns that would say how certain a pair is, and that no key names.
+    """
+
+    pairs: list[PreferencePair]
+    formats: Counter[str]
+    alike: int
+    unread: tuple[str, ...]
+
+    def notes(self) -> list[str]:
+        """Return what a person should know of it, in sentences."""
+        rows = sum(self.formats.values())
+        forms = ", ".join(f"{n} {name}" for name, n in self.formats.items())
+        found = [f"{len(self.pairs)} pairs of {rows} rows ({forms})"]
+        if self.alike:
+            share = self.alike / max(rows, 1)
+            found.append(f"{self.alike} ({share:.1%}) left out: both answers are the same")
+        found += [
+            f"the column {name!r} is not read: name it with data.{name}_key if it is meant"
+            for name in self.unread
+        ]
+        return found
+
+
+def read_pairs(
+    path: str | Path, split: str = "train", keys: PairKeys | None = None
+) -> list[PreferencePair]:
+    """Pairs from a JSONL (also gzipped) or parquet file, or a data set on the Hugging Face hub.
 
     Raises:
         ConfigError: no such file or data set; a bad row, with file and line.
     """
-    file = Path(path)
-    if file.suffix == ".jsonl":
-        rows = _jsonl(file)
+    return survey_pairs(path, split, keys or PairKeys()).pairs
+
+
+def survey_pairs(path: str | Path, split: str, keys: PairKeys) -> ReadPairs:
+    """Read pairs as `read_pairs`, with what was found on the way."""
+    file, forms = Path(path), Counter[str]()
+    if file.name.endswith(JSONL):
+        rows: Iterable[tuple[str, Any]] = _jsonl(file)
     else:
         rows = ((f"{path}:{i}", row) for i, row in enumerate(_hub_rows(str(path), split), 1))
-    pairs = [parse_row(row, where) for where, row in rows]
+    pairs: list[PreferencePair] = []
+    alike, columns = 0, set[str]()
+    for where, row in rows:
+        form, canonical = canonical_rows(row, where, keys)
+        forms[form] += 1
+        columns |= set(row)
+        for one in canonical:
+            if one["chosen"] == one["rejected"]:
+                alike += 1
+            else:
+                pairs.append(parse_row(one, where))
     if not pairs:
         raise ConfigError(f"data.path={str(path)!r}: no rows.")
-    return pairs
+    named = {"label": keys.label, "margin": keys.margin}
+    unread = tuple(name for name, key in named.items() if key is None and name in columns)
+    return ReadPairs(pairs, forms, alike, unread)
 
 
 def _jsonl(file: Path) -> Iterator[tuple[str, Any]]:
     if not file.is_file():
         raise ConfigError(f"data.path={str(file)!r}: there is no such file.")
-    with file.open(encoding="utf8") as lines:
+    opened = gzip.open if file.suffix == ".gz" else open
+    with opened(file, "rt", encoding="utf8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
@@ -93,11 +148,13 @@ def _hub_rows(name: str, split: str) -> Iterable[Any]:
             f"data.path={name!r} needs the datasets package: pip install 'gprl-lightning[data]'."
         ) from None
     try:
+        if name.endswith(".parquet"):
+            return datasets.load_dataset("parquet", split="train", data_files=name)
         return datasets.load_dataset(name, split=split)
     except Exception as error:
         raise ConfigError(
             f"data.path={name!r}, data.split={split!r}: cannot be loaded ({error}). "
-            "Expected a .jsonl file, or the name of a data set on the hub."
+            "Expected a .jsonl or .parquet file, or the name of a data set on the hub."
         ) from error
 
 

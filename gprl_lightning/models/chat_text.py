@@ -70,6 +70,7 @@ class ChatText:
         if max_tokens < 2:
             raise ConfigError(f"preference_model.max_tokens={max_tokens}: expected >= 2.")
         self.tokenizer, self.max_tokens, self.text_format = tokenizer, max_tokens, text_format
+        self.read = self.cut = 0  # conversations so far, and how many were longer than max_tokens
         pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self.pad_id: int = next(pad for pad in pads if pad is not None)
 
@@ -81,13 +82,16 @@ class ChatText:
         return [
             TokenizedText(tuple(ids), min(prompt_tokens[_key(c)], len(ids)))
             for c, ids in zip(
-                conversations, self._ids([list(c) for c in conversations]), strict=True
+                conversations, self._ids([list(c) for c in conversations], True), strict=True
             )
         ]
 
-    def _ids(self, conversations: list[list[Any]]) -> list[list[int]]:
+    def _ids(self, conversations: list[list[Any]], counted: bool = False) -> list[list[int]]:
         texts = [self.tokenizer.apply_chat_template(c, tokenize=False) for c in conversations]
         rows = self.tokenizer(texts, add_special_tokens=self.text_format == "gpm", verbose=False)
+        if counted:
+            self.read += len(conversations)
+            self.cut += sum(len(ids) > self.max_tokens for ids in rows["input_ids"])
         rows = [ids[: self.max_tokens] for ids in rows["input_ids"]]
         if self.text_format == "gpm":
             rows = [[*ids[:-1], self.tokenizer.eos_token_id] for ids in rows]

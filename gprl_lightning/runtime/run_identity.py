@@ -23,10 +23,11 @@ FORMAT = 5
 # Keys that change no number of the training, or whose content a fingerprint holds.
 HARMLESS = (
     "iterations", "checkpoint_every", "ckpt_path", "name", "threads", "task", "resume", "logger",
-    "keep_freed_memory", "sandbox_only",
+    "keep_freed_memory", "sandbox_only", "plan", "plan_memory_gb",
     "paths", "evaluation", "callbacks.rollout_table", "preference_training", "policy.path",
     "policy.chat_template", "preference_model.path", "preference_model.chat_template", "data.path",
-    "data.split", "data.prompt_key", "data.chosen_key", "data.rejected_key", "data.system_prompt",
+    "data.split", "data.prompt_key", "data.chosen_key", "data.rejected_key", "data.label_key",
+    "data.margin_key", "data.system_prompt",
     "data.held_out_path", "data.held_out_split", "data.held_out", "data.max_prompt_tokens",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
     "trainer.default_root_dir", "trainer.profiler", "trainer.devices", "trainer.num_nodes",

@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 
 from gprl_lightning.config import Config, DataConfig, PolicyConfig
+from gprl_lightning.data.pair_formats import PairKeys
 from gprl_lightning.data.preferences import PreferencePair, read_pairs
 from gprl_lightning.models.builtin import ASSETS, policy_folder
 from gprl_lightning.models.policy import Policy, load_policy
@@ -37,7 +38,8 @@ def sandbox_pairs(config: Config) -> tuple[list[PreferencePair], list[Preference
         if not all(file.exists() for file in files):
             for file, pairs in zip(files, _make(config), strict=True):
                 _write(file, pairs)
-    train, held_out = (read_pairs(file) for file in files)
+    keys = PairKeys(label="label", margin="margin")
+    train, held_out = (read_pairs(file, keys=keys) for file in files)
     return train, held_out
 
 

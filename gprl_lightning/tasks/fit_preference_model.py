@@ -25,6 +25,7 @@ from gprl_lightning.models.tokenizer_files import load_tokenizer
 from gprl_lightning.modules.preference import PreferenceModule
 from gprl_lightning.tracking import metrics
 
+MAX_TOKENS = 2048  # of a text, where preference_model.max_tokens says nothing
 ANGLE_EXAMPLES = 400  # conversations on which the value head's first angles are spread
 
 
@@ -45,7 +46,7 @@ def new_preference_model(
         l2_normalize=options.l2_normalize,
         l2_scope=options.l2_scope,  # type: ignore[arg-type]
         gate_temperature=options.gate_temperature,
-        max_tokens=options.max_tokens,
+        max_tokens=options.max_tokens or MAX_TOKENS,
         batch_size=options.batch_size,
         examples=[pair.chosen for pair in spread],
         seed=training.seed,

@@ -39,6 +39,7 @@ from gprl_lightning.tasks.build import (
     to_container,
 )
 from gprl_lightning.tasks.identity import run_identity
+from gprl_lightning.tasks.plan_memory import plan_memory
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics, recorded_by
 from gprl_lightning.tracking.report import print_table, summary_rows, write_report
@@ -47,6 +48,9 @@ from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
 
 def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     """GPRL (or GRPO) from a policy, a preference model and prompts; returns the final win rate."""
+    if config.plan:
+        plan_memory(config)
+        return None
     require_device(cfg.trainer)
     container = to_container(cfg)
     checkpoint = checkpoint_to_resume(config.ckpt_path, folder)

@@ -10,8 +10,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from gprl_lightning.config import Config
-from gprl_lightning.data.preferences import PreferencePair, read_pairs, split_pairs
+from gprl_lightning.config import Config, DataConfig
+from gprl_lightning.data.pair_formats import PairKeys
+from gprl_lightning.data.preferences import PreferencePair, split_pairs, survey_pairs
 from gprl_lightning.evaluation.preference import evaluate_preference_model
 from gprl_lightning.evaluation.preference_report import print_evaluation, write_evaluation
 from gprl_lightning.models.builtin import policy_folder
@@ -59,6 +60,7 @@ def judge_on(
     }
     write_summary(config, folder, final, files)
     print_evaluation(found)
+    say_cut(model)
     return found
 
 
@@ -71,11 +73,27 @@ def preference_pairs(config: Config) -> tuple[list[PreferencePair], list[Prefere
     data = config.data
     if data.path == "sandbox":
         return sandbox_pairs(config)
+    train = pairs_of(data, data.path, data.split)
     if data.held_out_path is not None:
-        held_out = read_pairs(data.held_out_path, data.held_out_split)
-        return read_pairs(data.path, data.split), held_out
-    return split_pairs(
-        read_pairs(data.path, data.split), data.held_out, config.preference_training.seed
+        return train, pairs_of(data, data.held_out_path, data.held_out_split)
+    return split_pairs(train, data.held_out, config.preference_training.seed)
+
+
+def pairs_of(data: DataConfig, path: str, split: str) -> list[PreferencePair]:
+    """Return the pairs at `path`, and print what reading them found."""
+    names = (data.chosen_key, data.rejected_key, data.prompt_key, data.label_key, data.margin_key)
+    found = survey_pairs(path, split, PairKeys(*names))
+    for note in found.notes():
+        print(f"{path}: {note}")
+    return found.pairs
+
+
+def say_cut(model: PreferenceModel) -> None:
+    """Print which share of the texts that a model read was cut."""
+    text = model.text
+    print(
+        f"texts cut at preference_model.max_tokens={text.max_tokens}: {text.cut} of {text.read} "
+        f"({text.cut / max(text.read, 1):.1%})"
     )
 
 
@@ -88,6 +106,6 @@ def eval_preference_model(config: Config, cfg: DictConfig, folder: Path) -> floa
     model = build_preference_model(config)
     data = config.data
     sandbox = data.path == "sandbox"
-    pairs = sandbox_pairs(config)[1] if sandbox else read_pairs(data.path, data.split)
+    pairs = sandbox_pairs(config)[1] if sandbox else pairs_of(data, data.path, data.split)
     begin(cfg, folder)
     return judge_on(config, model.to(default_device()), pairs, folder)["accuracy"]

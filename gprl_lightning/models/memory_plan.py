@@ -1,0 +1,173 @@
+"""What each process of a run will hold in memory, from shapes alone, before any weight is loaded.
+
+Ours. Counted are what stays (weights, gradients, optimiser, reference, preference model) and the
+largest of three phases that follow one another: sampling, scoring, update. Coefficients of the
+activations are bytes that autograd keeps per token and layer of a Llama, measured; all responses
+are taken to be as long as they may be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GB = 1e9
+LIBRARIES = 0.55e9  # the process with all of its imports, or a GPU's context
+# Logits of so many tokens are made at a time on an accelerator; see core.logprobs.
+CHUNK = 1024
+CHUNK_ON_CPU = 128
+# Bytes kept for the backward pass per token and layer, by number of the width, of the width of keys
+# and values, and of the MLP's width.
+KEPT = {"32": (42, 20, 16), "mixed": (46, 13, 9.3), "16": (34, 10, 8)}
+# Numbers of the width, and of the MLP's, that a forward pass without gradients holds per token.
+PASSING = (8, 3)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The shape of a decoder.
+
+    Attributes:
+        parameters: of the whole network.
+        trainable: those with gradients; of adapters alone, with LoRA.
+        width: of hidden states.
+        inner: width inside the MLP.
+        kv_width: of one token's keys, as of its values.
+        layers: decoder layers.
+        vocabulary: rows of the output layer; 0 where there is none.
+        bytes: of one weight.
+    """
+
+    parameters: int
+    trainable: int
+    width: int
+    inner: int
+    kv_width: int
+    layers: int
+    vocabulary: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much a process does at a time.
+
+    Attributes:
+        prompts: per iteration.
+        group_size: responses to each.
+        prompt_tokens: at most.
+        new_tokens: at most.
+        rows: responses in one forward pass of the update.
+        scored_rows: conversations in one forward pass of the preference model.
+        mixed: whether weights are in float32 and products in bfloat16.
+        checkpointing: whether activations are made again in the backward pass.
+        adapters: whether the reference is the policy without its adapters.
+        buckets: whether DDP keeps a second copy of the gradients.
+        shared: whether a prompt's keys and values are held once for its group.
+        on_cpu: whether it computes on a CPU.
+    """
+
+    prompts: int
+    group_size: int
+    prompt_tokens: int
+    new_tokens: int
+    rows: int
+    scored_rows: int
+    mixed: bool
+    checkpointing: bool
+    adapters: bool
+    buckets: bool
+    shared: bool
+    on_cpu: bool
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes by what holds them.
+
+    Attributes:
+        resident: what stays from the first update on.
+        phases: what is held besides in each phase; one phase at a time.
+    """
+
+    resident: dict[str, float]
+    phases: dict[str, dict[str, float]]
+
+    @property
+    def peak(self) -> float:
+        """All that stays, and the largest phase."""
+        return sum(self.resident.values()) + max(sum(p.values()) for p in self.phases.values())
+
+
+def memory_plan(policy: Network, judge: Network | None, work: Work) -> MemoryPlan:
+    """Return what a process will hold.
+
+    Args:
+        policy: the network that is trained.
+        judge: the preference model's network; None: the reward has none.
+        work: sizes of the run.
+    """
+    weights, trained = policy.parameters * policy.bytes, policy.trainable * policy.bytes
+    saved = (trained if work.adapters else weights) + 2 * trained
+    resident = {
+        "weights": weights,
+        "gradients": trained,
+        "optimiser (two moments)": 2 * trained,
+        "reference": 0 if work.adapters else weights,
+        "preference model": judge.parameters * judge.bytes if judge else 0,
+        "copies of the weights in bfloat16": 2 * policy.parameters if work.mixed else 0,
+        "gradients in DDP's buckets": trained if work.buckets else 0,
+        # Written as one block, for which freed activations leave no room in one piece. Elsewhere it
+        # is the machine's memory that holds it, not the device's.
+        "checkpoint as it is written": saved if work.on_cpu else 0,
+        "libraries": LIBRARIES,
+    }
+    phases = {"sampling": _sampling(policy, work), "update": _update(policy, work)}
+    if judge:
+        phases["scoring"] = _scoring(judge, work)
+    return MemoryPlan({name: float(size) for name, size in resident.items() if size}, phases)
+
+
+def _sampling(policy: Network, work: Work) -> dict[str, float]:
+    rows = work.prompts * work.group_size
+    prompt_rows = work.prompts if work.shared else rows
+    tokens = prompt_rows * work.prompt_tokens + rows * work.new_tokens
+    number = _computed(policy, work)
+    logits = 3 * rows * policy.vocabulary * 4  # as they come, sorted or shifted, and their exp
+    return {
+        "KV cache": float(tokens * 2 * policy.kv_width * policy.layers * number),
+        "logits": float(logits),
+        "activations": _passing(policy, work.prompts * work.prompt_tokens, number),
+    }
+
+
+def _scoring(judge: Network, work: Work) -> dict[str, float]:
+    tokens = work.scored_rows * (work.prompt_tokens + work.new_tokens)
+    return {"activations": _passing(judge, tokens, judge.bytes)}
+
+
+def _update(policy: Network, work: Work) -> dict[str, float]:
+    groups = -(-work.rows // work.group_size) if work.shared else work.rows
+    tokens = groups * work.prompt_tokens + work.rows * work.new_tokens
+    kind = "mixed" if work.mixed else "16" if policy.bytes == 2 else "32"
+    by_width, by_kv, by_inner = KEPT[kind]
+    layer = tokens * (by_width * policy.width + by_kv * policy.kv_width + by_inner * policy.inner)
+    kept = policy.layers * tokens * policy.width * (2 if kind == "16" else 4)
+    number = _computed(policy, work)
+    chunk = CHUNK_ON_CPU if work.on_cpu else CHUNK
+    head = policy.vocabulary * policy.width * 4 if policy.trainable == policy.parameters else 0
+    return {
+        # The layer in work has its activations, and as much again in passing gradients.
+        "activations": float((kept + 2 * layer) if work.checkpointing else layer * policy.layers),
+        "logits": float(chunk * policy.vocabulary * (number + 8)),
+        "gradient of the output layer": float(head),
+    }
+
+
+def _computed(network: Network, work: Work) -> int:
+    """Bytes of a number in products."""
+    return 2 if work.mixed else network.bytes
+
+
+def _passing(network: Network, tokens: int, number: int) -> float:
+    by_width, by_inner = PASSING
+    return float(tokens * number * (by_width * network.width + by_inner * network.inner))

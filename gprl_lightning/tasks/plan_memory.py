@@ -1,0 +1,144 @@
+"""``plan=true``: print what a run will hold in memory, before it loads anything, and stop there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gprl_lightning.config import Config
+from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.builtin import BUILTIN, policy_folder
+from gprl_lightning.models.lora import with_lora
+from gprl_lightning.models.memory_plan import GB, MemoryPlan, Network, Work, memory_plan
+
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+NATIVE = "gprl_lightning.rollout.native.NativeSampler"
+
+
+def plan_memory(config: Config) -> MemoryPlan:
+    """Print the plan of a policy's training, per process.
+
+    Raises:
+        ConfigError: it exceeds the device (``plan_memory_gb``, or this machine's).
+    """
+    plan = planned(config)
+    room = device_bytes(config)
+    print(_table(plan, room))
+    if plan.peak > room:
+        raise ConfigError(
+            f"plan: expected at most the device's {room / GB:.1f} GB per process; found "
+            f"{plan.peak / GB:.1f} GB. Set lora=adapters, policy.gradient_checkpointing=true, "
+            "trainer.precision=bf16-mixed or a smaller algorithm.micro_batch_size, or plan for "
+            "another device with plan_memory_gb=..."
+        )
+    return plan
+
+
+def planned(config: Config) -> MemoryPlan:
+    """Return the plan: shapes come from the models' config.json, no weight is read."""
+    path = policy_folder(config.policy.path, config.paths.cache)
+    policy = network(path, config.policy.dtype, lora=config.policy.lora, key="policy.path")
+    return memory_plan(policy, _judge(config, path), _work(config))
+
+
+def _judge(config: Config, policy: str) -> Network | None:
+    options = config.preference_model
+    if options.source or options.kind == "gold":
+        return None
+    builtin = options.path in BUILTIN
+    layers = config.preference_training.backbone_layers if builtin else None
+    path = policy if builtin else options.path
+    return network(path, options.dtype, headless=True, layers=layers, key="preference_model.path")
+
+
+def network(
+    path: str,
+    dtype: str,
+    *,
+    lora: Any = None,
+    headless: bool = False,
+    layers: int | None = None,
+    key: str,
+) -> Network:
+    """Return the shape of the network in a folder or on the hub, built without memory.
+
+    Args:
+        headless: without its output layer, as a preference model's backbone.
+        layers: its first so many; None: all.
+
+    Raises:
+        ConfigError: no configuration there.
+    """
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    try:
+        shape = AutoConfig.from_pretrained(Path(path).expanduser() if Path(path).exists() else path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}={path}: expected a model's config.json; found {error}") from error
+    text = shape.get_text_config()
+    if layers is not None:
+        text.num_hidden_layers = min(layers, text.num_hidden_layers)
+    with torch.device("meta"):
+        make = AutoModel if headless else AutoModelForCausalLM
+        model: Any = make.from_config(shape)
+        model = model if lora is None else with_lora(model, lora)
+    heads = text.num_attention_heads
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return Network(
+        parameters=sum(size for size, _ in sizes),
+        trainable=sum(size for size, trained in sizes if trained),
+        width=text.hidden_size,
+        inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        kv_width=head_width * (getattr(text, "num_key_value_heads", None) or heads),
+        layers=text.num_hidden_layers,
+        vocabulary=0 if headless else text.vocab_size,
+        bytes=BYTES[dtype],
+    )
+
+
+def _work(config: Config) -> Work:
+    rollouts = config.data.prompts_per_step * config.rollout.group_size
+    rows = config.algorithm.micro_batch_size or rollouts // config.algorithm.minibatches
+    new, prompt = config.rollout.max_new_tokens, config.data.max_prompt_tokens
+    if config.algorithm.micro_batch_tokens is not None:
+        rows = max(1, min(rows, config.algorithm.micro_batch_tokens // (prompt + new)))
+    trainer = config.trainer
+    sampler = getattr(config.rollout, "sampler", None) or {}
+    return Work(
+        prompts=config.data.prompts_per_step,
+        group_size=config.rollout.group_size,
+        prompt_tokens=prompt,
+        new_tokens=new,
+        rows=rows,
+        scored_rows=min(config.preference_model.batch_size, rollouts),
+        mixed=str(trainer.get("precision", "")).endswith("mixed"),
+        checkpointing=config.policy.gradient_checkpointing,
+        adapters=config.policy.lora is not None,
+        buckets=str(trainer.get("strategy", "")).startswith("ddp") and trainer.get("devices") != 1,
+        shared=sampler.get("_target_", NATIVE) == NATIVE,
+        on_cpu=trainer.get("accelerator") == "cpu",
+    )
+
+
+def device_bytes(config: Config) -> float:
+    """Return the memory that a process may fill: the GPU's, or what the machine has free."""
+    if config.plan_memory_gb is not None:
+        return config.plan_memory_gb * GB
+    if config.trainer.get("accelerator") != "cpu" and torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    lines = Path("/proc/meminfo").read_text(encoding="utf8").splitlines()
+    free = next(line for line in lines if line.startswith("MemAvailable"))
+    return float(free.split()[1]) * 1024
+
+
+def _table(plan: MemoryPlan, room: float) -> str:
+    lines = ["memory of each process, in GB (every response as long as it may be)"]
+    lines += [f"  {name:36}{size / GB:9.2f}" for name, size in plan.resident.items()]
+    for phase, parts in plan.phases.items():
+        lines += [f"  {phase + ': ' + name:36}{size / GB:9.2f}" for name, size in parts.items()]
+    lines.append(f"  {'peak: what stays + the largest phase':36}{plan.peak / GB:9.2f}")
+    lines.append(f"  {'the device has':36}{room / GB:9.2f}")
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""The memory plan: by hand for Llama-3-8B, against a real run, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformers import LlamaConfig
+
+from gprl_lightning.config.validation import validate
+from gprl_lightning.errors import ConfigError
+from gprl_lightning.tasks.plan_memory import plan_memory, planned
+from gprl_lightning.tasks.train_policy import train_policy
+from tests.benchmarks.bench_memory_plan import compare
+from tests.composing import composed
+
+GB = 1e9
+
+
+@pytest.fixture
+def llama(tmp_path):
+    """Llama-3-8B's config.json, and no weights."""
+    config = LlamaConfig(
+        hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, vocab_size=128256, max_position_embeddings=8192,
+    )  # fmt: skip
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(tmp_path)
+    return [
+        "experiment=llama3_8b_ultrafeedback", "trainer=gpu", f"policy.path={tmp_path}",
+        f"preference_model.path={tmp_path}", f"data.path={tmp_path / 'config.json'}",
+    ]  # fmt: skip
+
+
+def test_llama_3_8b_with_all_weights_by_hand(llama):
+    """8.03e9 parameters: embeddings and head 2 · 128,256 · 4,096 = 1.051e9; each of 32 layers has
+    2 · 4,096² + 2 · 4,096 · 1,024 + 3 · 4,096 · 14,336 = 2.181e8, in all 6.980e9.
+
+    float32 weights 32.1 GB, gradients 32.1, two moments 64.2: the 128 GB. Reference 32.1; GPM of
+    7.50e9 parameters in bfloat16 15.0; bfloat16 copies of the weights under bf16-mixed 16.1. These
+    are 191.7. Sampling takes the most besides: keys and values of 8 · 1,024 + 64 · 512 tokens,
+    131,072 bytes each, are 5.4 GB, the forward pass of 8 · 1,024 prompt tokens 1.2. The update:
+    3,072 tokens · 32 layers · 4,096 · 4 bytes at checkpoints 1.6, twice one layer's activations
+    2.1, a chunk's logits 1.3, the output layer's gradient 2.1: 7.1. With 0.6 of libraries: 199.
+
+    On several GPUs the gradients are held twice, 32.1 more, by DDP. What stays whatever the
+    precision does, weights, gradients, moments, reference, GPM and these, is then 208 GB.
+    """
+    plan = planned(validate(composed(*llama, "lora=none", "policy.dtype=float32")))
+    held = {name: round(size / GB, 1) for name, size in plan.resident.items()}
+    assert held == {
+        "weights": 32.1, "gradients": 32.1, "optimiser (two moments)": 64.2, "reference": 32.1,
+        "preference model": 15.0, "copies of the weights in bfloat16": 16.1, "libraries": 0.6,
+    }  # fmt: skip
+    assert plan.peak / GB == pytest.approx(199.4, rel=0.01)
+    ddp = planned(validate(composed(*llama, "lora=none", "policy.dtype=float32", "trainer=ddp")))
+    others = ("copies of the weights in bfloat16", "libraries")
+    stays = sum(size for name, size in ddp.resident.items() if name not in others)
+    assert stays / GB == pytest.approx(207.7, abs=0.1)
+
+
+def test_adapters_need_neither_gradients_nor_a_reference(llama):
+    pytest.importorskip("peft")
+    plan = planned(validate(composed(*llama, "lora=adapters")))
+    assert "reference" not in plan.resident
+    # r = 16 on all seven projections: 16 · (in + out) each, 41.9e6 parameters of 2 bytes.
+    assert plan.resident["gradients"] == pytest.approx(2 * 41.9e6, rel=0.01)
+    assert plan.peak / GB < 60
+
+
+def test_a_plan_that_exceeds_the_device_is_refused(llama, capsys):
+    full = [*llama, "lora=none", "policy.dtype=float32"]
+    with pytest.raises(ConfigError, match=r"device's 141\.0 GB per process; found 199\.\d"):
+        plan_memory(validate(composed(*full, "plan_memory_gb=141")))
+    shown = capsys.readouterr().out
+    assert "reference" in shown and "sampling: KV cache" in shown
+    assert plan_memory(validate(composed(*full, "plan_memory_gb=300"))).peak < 300 * GB
+
+
+def test_every_size_counts(llama):
+    """A larger run is never planned smaller; each of these changes its plan."""
+    peak = planned(validate(composed(*llama, "lora=none"))).peak
+    for larger in (
+        "policy.gradient_checkpointing=false",
+        "algorithm.micro_batch_size=16",
+        "rollout.max_new_tokens=4096",
+        "data.prompts_per_step=64",
+        "policy.dtype=float32",
+        "trainer.precision=32-true policy.dtype=float32",
+        "preference_model.dtype=float32",
+    ):
+        assert planned(validate(composed(*llama, "lora=none", *larger.split()))).peak > peak, larger
+
+
+def test_plan_stops_before_anything_loads(llama, tmp_path, capsys):
+    """The folder holds no weights: a run would fail."""
+    cfg = composed(*llama, "plan=true", "plan_memory_gb=300", "trainer=cpu")
+    assert train_policy(validate(cfg), cfg, tmp_path / "run") is None
+    assert "memory of each process" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_config_is_refused_by_key(llama, tmp_path):
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "config.json").write_text(json.dumps({"model_type": "none_such"}))
+    with pytest.raises(ConfigError, match=r"preference_model\.path="):
+        planned(validate(composed(*llama, f"preference_model.path={tmp_path / 'judge'}")))
+
+
+def test_a_measured_peak():
+    """One small shape here; `tests.benchmarks.bench_memory_plan` measures the others."""
+    plan, measured = compare("small")
+    assert plan == pytest.approx(measured, rel=0.15)
