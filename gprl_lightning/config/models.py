@@ -81,6 +81,7 @@ class PreferenceModelConfig:
     source: dict[str, Any] = field(default_factory=dict)
     functions: list[str] = field(default_factory=list)  # of preference_model=functions
     weights: list[Any] | None = None  # their λ: numbers, or columns of the data; None: 1 each
+    version: str | None = None  # the user's word for what they call, part of the run's identity
 
     def __post_init__(self) -> None:
         one_of("preference_model.kind", self.kind, options.Kind)

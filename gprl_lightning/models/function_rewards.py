@@ -1,9 +1,10 @@
 """Python functions as axes: rewards with the signature that TRL's trainers call.
 
 ``f(prompts, completions, **columns) -> list[float | None]``, plain or async. Lists have one entry
-per response; a column is the data's, repeated for each response of its prompt. Where a data row's
-prompt is a text, prompts and completions are texts; where it is chat messages, so are they. None
-says that the function has nothing to say of a response.
+per response; a column is the data's, repeated for each response of its prompt. If a data row's
+prompt is a text, prompts and completions are texts; if it is chat messages, so are they. None says
+that the function has nothing to say of a response. A function without ``**columns`` is given what
+it names. Token ids and TRL's trainer (`completion_ids`, `trainer_state`, …) are not at hand here.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import asyncio
 import hashlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,14 +27,28 @@ from gprl_lightning.errors import ConfigError, RewardFailed
 
 Rewards = Sequence[float | None]
 RewardFunction = Callable[..., Rewards | Awaitable[Rewards]]
+Arguments = Mapping[str, list[object]]
+
+GIVEN = ("prompts", "completions")
+# What TRL's trainers give besides, and a source does not have.
+MISSING = ("completion_ids", "trainer_state", "log_extra", "log_metric")
 
 
 class FunctionRewards:
-    """A `PreferenceSource` of k functions: k axes, named after them.
+    """A `PreferenceSource` of k functions: k axes, named after them. Ours.
+
+    A function has nothing to say of a response for which it returns None: the response stands at
+    the mean of its group on this axis. If it says nothing of a whole group, the axis has λ = 0
+    there.
 
     Args:
         functions: the functions.
         weights: λ of each: a number, or the name of a column that holds it; None: 1 each.
+        version: the user's word for all that the functions call; see `identity`.
+
+    Raises:
+        ConfigError: no functions, two of one name, a wrong number of weights, or a function that
+            needs an argument which only TRL's trainers have.
     """
 
     tau = 1.0
@@ -41,10 +57,12 @@ class FunctionRewards:
         self,
         functions: Sequence[RewardFunction],
         weights: Sequence[float | str] | None = None,
+        version: str | None = None,
     ):
         self.functions = tuple(functions)
         self.axes = tuple(f.__name__ for f in self.functions)
         self.weights = [1.0] * len(self.axes) if weights is None else [*weights]
+        self.version = version
         if not self.axes or len(set(self.axes)) < len(self.axes):
             raise ConfigError(
                 f"preference_model.functions={list(self.axes)}: expected one function or more, of "
@@ -55,13 +73,17 @@ class FunctionRewards:
                 f"preference_model.weights={self.weights}: expected {len(self.axes)}, one for each "
                 "of preference_model.functions."
             )
+        for function in self.functions:
+            _require_known_arguments(function)
 
     @staticmethod
     def named(
-        functions: Sequence[str], weights: Sequence[float | str] | None = None
+        functions: Sequence[str],
+        weights: Sequence[float | str] | None = None,
+        version: str | None = None,
     ) -> FunctionRewards:
-        """The functions of dotted names, as ``my_rewards.brevity``."""
-        return FunctionRewards([_imported(name) for name in functions], weights)
+        """Return the source of functions of dotted names, such as ``my_rewards.brevity``."""
+        return FunctionRewards([_imported(name) for name in functions], weights, version)
 
     def embed(
         self,
@@ -69,78 +91,129 @@ class FunctionRewards:
         responses: Sequence[Sequence[str]],
         columns: Sequence[Columns] = (),
     ) -> Embeddings:
+        """Call each function once, on all responses.
+
+        Raises:
+            RewardFailed: a function raised, or gave something else than one number or None each.
+            ConfigError: a column that ``weights`` names is missing.
+        """
         columns = columns or [{} for _ in prompts]
         size = len(responses[0])
-        given = _arguments(prompts, responses, columns)
-        found = _called(self.functions, given)
-        rewards = torch.stack(
-            [_checked(n, f, len(prompts) * size) for n, f in zip(self.axes, found, strict=True)], -1
-        ).view(len(prompts), size, -1)
+        found = _called(self.functions, _arguments(prompts, responses, columns))
+        pairs = zip(self.axes, found, strict=True)
+        by_axis = [_checked(name, rewards, len(prompts) * size) for name, rewards in pairs]
+        rewards = torch.stack(by_axis, -1).view(len(prompts), size, -1)
         silent = rewards.isnan()
-        # Nothing to say of a response is neither for nor against it: it stands at its group's mean.
         filled = torch.where(silent, rewards.nanmean(1, keepdim=True), rewards).nan_to_num()
         weights = torch.tensor([[self._weight(w, row) for w in self.weights] for row in columns])
         return Embeddings.of_rewards(filled, torch.where(silent.all(1), 0.0, weights))
 
     def _weight(self, weight: float | str, row: Columns) -> float:
+        value: Any = row.get(weight) if isinstance(weight, str) else weight
         try:
-            return float(row[weight] if isinstance(weight, str) else weight)  # type: ignore[arg-type]
-        except (KeyError, TypeError, ValueError):
+            return float(value)
+        except (TypeError, ValueError):
             raise ConfigError(
                 f"preference_model.weights: expected a number in the column {weight!r} of each "
-                f"row; found columns {sorted(row)}."
+                f"row; found {value!r} and the columns {sorted(row)}."
             ) from None
 
     def identity(self) -> dict[str, object]:
-        """The functions' source, and the weights."""
-        return {"functions": [_source(f) for f in self.functions], "weights": self.weights}
+        """Return the functions' source texts, the weights and the version.
+
+        Closures, imported helpers and services that a function calls are not part of its text:
+        change ``preference_model.version`` with them.
+        """
+        sources = [_source(f) for f in self.functions]
+        return {"functions": sources, "weights": self.weights, "version": self.version}
+
+
+def _require_known_arguments(function: RewardFunction) -> None:
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in MISSING and parameter.default is parameter.empty:
+            raise ConfigError(
+                f"preference_model.functions: {function.__name__} needs {name}: expected a "
+                f"function of {', '.join(GIVEN)} and columns of the data. Give {name} a default."
+            )
 
 
 def _arguments(
     prompts: Sequence[Messages], responses: Sequence[Sequence[str]], columns: Sequence[Columns]
-) -> dict[str, list[object]]:
-    """TRL's keyword arguments: lists over all responses."""
-    given: dict[str, list[object]] = {"prompts": [], "completions": []}
-    names = [name for name in columns[0] if name != "prompt"]
+) -> Arguments:
+    """Return TRL's keyword arguments: lists over all responses."""
+    names = dict.fromkeys(name for row in columns for name in row)
+    given: dict[str, list[object]] = {name: [] for name in names if name != "prompt"}
+    given |= {name: [] for name in GIVEN}
     for prompt, group, row in zip(prompts, responses, columns, strict=True):
-        raw = row.get("prompt", list(prompt))
+        raw = row.get("prompt", _as_in_a_file(prompt))
         for text in group:
             chat = [{"role": "assistant", "content": text}]
-            given["prompts"].append(raw)
-            given["completions"].append(text if isinstance(raw, str) else chat)
-            for name in names:
-                given.setdefault(name, []).append(row[name])
+            told = {**row, "prompts": raw, "completions": text if isinstance(raw, str) else chat}
+            for name, values in given.items():
+                values.append(told.get(name))
     return given
 
 
-def _called(functions: Sequence[RewardFunction], given: dict[str, list[object]]) -> list[Rewards]:
-    """Each function's answer; the async ones wait together, in a loop and a thread of their own."""
+def _as_in_a_file(prompt: Messages) -> object:
+    """Return a prompt whose row is not known as a row would hold it."""
+    alone = len(prompt) == 1 and prompt[0]["role"] == "user"
+    return prompt[0]["content"] if alone else list(prompt)
 
-    async def one(function: RewardFunction) -> Rewards:
+
+def _called(functions: Sequence[RewardFunction], given: Arguments) -> list[Rewards]:
+    """Return each function's answer. The async ones wait together, in a loop of a thread of their
+    own: the caller's thread may have one that runs (notebooks, Ray)."""
+    answers: list[Any] = [_answer(function, given) for function in functions]
+
+    async def wait_for(function: RewardFunction, answer: Any) -> Rewards:
+        if not inspect.isawaitable(answer):
+            return answer
         try:
-            answer = function(**given)
-            return await answer if inspect.isawaitable(answer) else answer  # type: ignore[return-value]
+            return await answer
         except Exception as error:
-            raise RewardFailed(
-                f"preference_model.functions: expected rewards from {function.__name__}; it raised "
-                f"{type(error).__name__}: {error}. Correct the function."
-            ) from error
+            raise _failed(function, error) from error
 
     async def all_of_them() -> list[Rewards]:
-        return await asyncio.gather(*map(one, functions))
+        pairs = zip(functions, answers, strict=True)
+        return await asyncio.gather(*[wait_for(f, answer) for f, answer in pairs])
 
+    if not any(map(inspect.isawaitable, answers)):
+        return answers
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, all_of_them()).result()
 
 
+def _answer(function: RewardFunction, given: Arguments) -> Rewards | Awaitable[Rewards]:
+    parameters = inspect.signature(function).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    try:
+        return function(**{k: v for k, v in given.items() if takes_all or k in parameters})
+    except Exception as error:
+        raise _failed(function, error) from error
+
+
+def _failed(function: RewardFunction, error: Exception) -> RewardFailed:
+    return RewardFailed(
+        f"preference_model.functions: expected rewards from {function.__name__}; it raised "
+        f"{type(error).__name__}: {error}. Correct the function."
+    )
+
+
 def _checked(name: str, rewards: Rewards, count: int) -> Tensor:
-    if len(rewards) != count:
+    """Return the rewards with NaN for None."""
+    try:
+        numbers = [math.nan if r is None else float(r) for r in rewards]
+        broken = [r for r in rewards if r is not None and not math.isfinite(r)]
+    except (TypeError, ValueError) as error:
+        raise RewardFailed(
+            f"preference_model.functions: expected a list of numbers or None from {name}; found "
+            f"{type(rewards).__name__}: {error}. Correct the function."
+        ) from error
+    if len(numbers) != count:
         raise RewardFailed(
             f"preference_model.functions: expected {count} rewards from {name}, one for each "
-            f"response; found {len(rewards)}. Correct the function."
+            f"response; found {len(numbers)}. Correct the function."
         )
-    numbers = [math.nan if r is None else float(r) for r in rewards]
-    broken = [r for r in rewards if r is not None and not math.isfinite(r)]
     if broken:
         raise RewardFailed(
             f"preference_model.functions: expected numbers or None from {name}; found {broken[0]}. "

@@ -80,6 +80,6 @@ def _imported(name: str) -> Any:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise LookupError(
-            f"--rule {name}: expected the dotted name of a rule, such as my_rules.rank_advantages, "
+            f"--rule {name}: expected the dotted name of a rule, such as my_rules.by_rank, "
             f"whose folder is on PYTHONPATH; found: {error}."
         ) from error

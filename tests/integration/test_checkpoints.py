@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning import Callback
 
-from gprl_lightning.callbacks import checkpoint as checkpoint_callback
+from gprl_lightning.callbacks import iteration_checkpoint as checkpoint_callback
 from gprl_lightning.config.run import RESUME_CONTENTS
 from gprl_lightning.errors import CheckpointCorrupt, ConfigError, OutOfDisk, ResumeRefused
 from gprl_lightning.rollout.native import NativeSampler
@@ -22,6 +22,7 @@ from gprl_lightning.runtime import run_identity as resume
 from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume, checkpoints, damage
 from gprl_lightning.runtime.preemption import Preempted
 from gprl_lightning.runtime.run_identity import RunIdentity, flattened
+from gprl_lightning.tasks.identity import run_identity
 from gprl_lightning.tracking.loggers import read_metrics
 from tests.equality import differences, weights_hash
 from tests.worlds import tiny_loader, tiny_module, tiny_policy, tiny_trainer
@@ -307,7 +308,7 @@ def test_identity_sees_data_tokenizer_and_models():
     judge = module.preference_model.module
 
     def identity(prompts=prompts, policy=module.policy, judge=judge):
-        return resume.run_identity(CONFIG, prompts, policy, judge, 1)
+        return run_identity(CONFIG, prompts, policy, judge, 1)
 
     base = identity()
     assert base == identity()

@@ -1,0 +1,63 @@
+"""Each example trains, by its own file and its line of configuration alone."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from gprl_lightning.cli.inspect import main as inspect
+from tests.composing import ROOT
+from tests.tiny_run import clean_environment, tiny_settings, train
+
+CONF = ["--config-dir", "examples/conf"]
+REWARDS = "examples.python_rewards"
+FUNCTIONS = [
+    "preference_model=functions",
+    f"preference_model.functions=[{REWARDS}.brevity,{REWARDS}.variety]",
+]
+
+
+def run(folder: Path, *words: str) -> Path:
+    settings = tiny_settings(folder) | {"logger": "none", "hydra.run.dir": str(folder / "run")}
+    if FUNCTIONS[0] in words:
+        del settings["preference_model.path"]
+    overrides = [f"{key}={value}" for key, value in settings.items()]
+    done = train(*words, *overrides, environment=clean_environment())
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder / "run"
+
+
+def test_a_python_reward(tmp_path, capsys):
+    folder = run(tmp_path, *FUNCTIONS)
+    with (folder / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert float(rows[1]["axis/score_std/variety"]) > 0
+    assert {"axis/score_std/brevity", "axis/eigenvalue/brevity"} <= rows[0].keys()
+    assert inspect([str(folder)]) == 0
+    assert "brevity" in capsys.readouterr().out
+
+
+def test_a_rank_based_advantage(tmp_path, capsys):
+    folder = run(tmp_path, *CONF, "algorithm/advantage=rank")
+    assert inspect([str(folder)]) == 2, "a run's file does not say what code is run"
+    rule = "examples.rank_advantage.rank_advantages"
+    assert f"--rule {rule}" in capsys.readouterr().err
+    assert inspect([str(folder), "--rule", rule]) == 0
+    assert "0.0e+00 in the iteration: agree" in " ".join(capsys.readouterr().out.split())
+    other = "gprl_lightning.core.gprl_advantages.GPRLAdvantages"
+    assert inspect([str(folder), "--rule", other]) == 1
+
+
+def test_a_loss(tmp_path):
+    folder = run(tmp_path, *CONF, "algorithm/policy_loss=unclipped")
+    config = (folder / "config.yaml").read_text()
+    assert "examples.unclipped_loss.Unclipped" in config
+
+
+@pytest.mark.parametrize("name", ["python_rewards", "rank_advantage", "unclipped_loss"])
+def test_nothing_else_knows_of_it(name):
+    """Neither the package nor its configuration."""
+    files = [*(ROOT / "gprl_lightning").rglob("*.py"), *(ROOT / "conf").rglob("*.yaml")]
+    assert not [file for file in files if name in file.read_text()]
