@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from gprl_lightning.benchmarks import arena_hard_scores as scores
 from gprl_lightning.benchmarks.arena_hard_labels import disagreement, game_row, games_of, label_of
+from gprl_lightning.benchmarks.arena_hard_others import read_others
+from gprl_lightning.benchmarks.arena_hard_scores import StyledBattles
 from gprl_lightning.benchmarks.files import (
     judge_prompt,
     one_line,
@@ -24,7 +26,7 @@ from gprl_lightning.benchmarks.files import (
     write_jsonl,
 )
 from gprl_lightning.benchmarks.intervals import position_bias
-from gprl_lightning.benchmarks.markdown_style import Style, style_of, token_counter
+from gprl_lightning.benchmarks.markdown_style import CountTokens, Style, style_of, token_counter
 from gprl_lightning.benchmarks.protocol import (
     Comparison,
     Contestant,
@@ -45,15 +47,20 @@ BASELINES = {
 }
 CATEGORIES = {"v0.1": ("arena-hard-v0.1",), "v2.0": ("hard_prompt", "creative_writing")}
 ALONE = (
-    "Style control is fitted to this model's battles alone, as the authors' script does where it "
-    "finds no others; their leaderboard's is fitted to all its models at once."
+    "Style control is fitted to this model's battles alone; the leaderboard's is fitted to all its "
+    "models at once. Give benchmark.options.others=FOLDER with their judgements by this judge."
 )
+NAMES = {"creative_writing": ("_creative", "creative writing")}  # suffix and label of its figures
 ORDERS = ("baseline_first", "model_first")
 
 
 @dataclass(frozen=True)
 class ArenaHard:
-    """Arena-Hard; `version` is ``v0.1`` or ``v2.0``. Judge settings are those of its config."""
+    """Arena-Hard; `version` is ``v0.1`` or ``v2.0``. Judge settings are those of its config.
+
+    `others` is a folder laid out as the authors' repository: the judgements in it, by the same
+    judge, are fitted together with the model's for the style control.
+    """
 
     version: Literal["v0.1", "v2.0"]
     judge_model: str
@@ -61,6 +68,7 @@ class ArenaHard:
     published_fingerprint: str | None = None
     max_new_tokens: int = 4096
     judge_tokens: int = 600
+    others: str | None = None
 
     @property
     def name(self) -> str:
@@ -199,17 +207,21 @@ class ArenaHard:
                 for uid, (first, second) in labels.items()
                 if known[uid].category == category and first is not None and second is not None
             }
-            styles = None
+            if not pairs:
+                continue
+            figures.append(self._win_rate(category, pairs))
             if count is not None:
-                styles = {
-                    uid: (
-                        style_of(contestant.answers[uid][0], count),
-                        style_of(next(iter(known[uid].references.values()))[0], count),
-                    )
-                    for uid in pairs
-                }
-            figures += self._figures(category, pairs, styles)
-        notes.append(ALONE if why_not is None else why_not)
+                own = StyledBattles(
+                    [scores.battles(*pair) for pair in pairs.values()],
+                    [_styles(known[uid], contestant, count) for uid in pairs],
+                )
+                others = []
+                if self.others is not None:
+                    folder_of_others = Path(self.others) / self._folder
+                    others = read_others(folder_of_others, judge, category, contestant.model, count)
+                figures.append(self._style_controlled(category, own, others))
+        if why_not is not None or self.others is None:
+            notes.append(why_not or ALONE)
         missing = missing_by_reason(verdicts, unread)
         both = [p for p in labels.values() if p[0] is not None and p[1] is not None]
         bias = position_bias([fmean(map(scores.first_wins, p)) for p in both])
@@ -220,31 +232,24 @@ class ArenaHard:
             figures.append(Figure("length", "characters in an answer", fmean(lengths)))
         return Report(tuple(figures), len(verdicts), missing, bias, tuple(notes))
 
-    def _figures(
-        self,
-        category: str,
-        pairs: Mapping[str, tuple[str, str]],
-        styles: Mapping[str, tuple[Style, Style]] | None,
-    ) -> list[Figure]:
-        """Return the plain and the style-controlled win rate of one category."""
-        if not pairs:
-            return []
-        old = self.version == "v0.1"
+    def _win_rate(self, category: str, pairs: Mapping[str, tuple[str, str]]) -> Figure:
         battles = [scores.battles(*pair) for pair in pairs.values()]
-        rate = scores.win_rate_v0_1(battles) if old else scores.win_rate_v2(battles)
-        suffix = "" if category != "creative_writing" else "_creative"
-        label = {"creative_writing": "creative writing"}.get(category, "win rate")
-        interval = "95 %, bootstrap" if old else "90 %, bootstrap"
-        found = [Figure(f"win_rate{suffix}", label, *rate, interval)]
-        if styles is not None:
-            fit = scores.style_control_v0_1 if old else scores.style_control_v2
-            controlled = fit(battles, [styles[uid] for uid in pairs])
-            found.append(
-                Figure(
-                    f"style_controlled_win_rate{suffix}", f"{label}, style", *controlled, interval
-                )
-            )
-        return found
+        rate = scores.win_rate_v0_1 if self.version == "v0.1" else scores.win_rate_v2
+        suffix, label = NAMES.get(category, ("", "win rate"))
+        return Figure(f"win_rate{suffix}", label, *rate(battles), self._interval)
+
+    def _style_controlled(
+        self, category: str, own: StyledBattles, others: Sequence[StyledBattles]
+    ) -> Figure:
+        old = self.version == "v0.1"
+        fit = scores.style_control_v0_1 if old else scores.style_control_v2
+        suffix, label = NAMES.get(category, ("", "win rate"))
+        name = f"style_controlled_win_rate{suffix}"
+        return Figure(name, f"{label}, style", *fit(own, others), self._interval)
+
+    @property
+    def _interval(self) -> str:
+        return "95 %, bootstrap" if self.version == "v0.1" else "90 %, bootstrap"
 
     def _write_judgments(
         self,
@@ -268,3 +273,9 @@ class ArenaHard:
         ]
         place = folder / self._folder / "model_judgment" / one_line(judge)
         write_jsonl(place / f"{one_line(contestant.model)}.jsonl", rows)
+
+
+def _styles(question: Question, contestant: Contestant, count: CountTokens) -> tuple[Style, Style]:
+    """Return the style of the model's answer and of the baseline's."""
+    ((baseline,),) = question.references.values()
+    return style_of(contestant.answers[question.uid][0], count), style_of(baseline, count)

@@ -9,6 +9,7 @@ Bradley-Terry is the mean of the battles; the tests check it against the fit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,14 @@ LABEL_SCORES = {
     "A>>B": (1.0, WEIGHT), "A>B": (1.0, 1), "A=B": (0.5, 1), "A<B": (0.0, 1), "A<<B": (0.0, WEIGHT),
     "B>>A": (0.0, WEIGHT), "B>A": (0.0, 1), "B=A": (0.5, 1), "B<A": (1.0, 1), "B<<A": (1.0, WEIGHT),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StyledBattles:
+    """One model's battles: each question's scores, and the (model's, baseline's) style."""
+
+    scores: Sequence[Sequence[float]]
+    styles: Sequence[tuple[Style, Style]]
 
 
 def first_wins(label: str | None) -> float:
@@ -62,9 +71,7 @@ def _percent(value: float, low: float, high: float) -> Rate:
 
 
 def style_control_v2(
-    questions: Sequence[Sequence[float]],
-    styles: Sequence[tuple[Style, Style]],
-    seed: int = 0,
+    own: StyledBattles, others: Sequence[StyledBattles] = (), seed: int = 0
 ) -> Rate:
     """Return the win rate at equal style: median and 5 % and 95 % quantiles of the bootstrap.
 
@@ -72,13 +79,12 @@ def style_control_v2(
     lists and bold text; each is standardised over the battles. No regularisation.
 
     Args:
-        questions: each question's battles.
-        styles: (model's, baseline's) style, for each question.
+        own: the model's battles.
+        others: other models' battles against the same baseline, fitted together with it.
+        seed: of the bootstrap.
     """
-    rows, outcomes = _per_battle(questions, [_densities(*pair) for pair in styles])
-    spread = rows.std(0, ddof=1)
-    features = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1)
-    design = np.column_stack([np.ones(len(rows)), features])
+    members, outcomes, rows = _per_battle([own, *others], _densities)
+    design = np.column_stack([members, _standardised(rows, ddof=1)])
 
     def rate(index: NDArray[np.int64]) -> float:
         return _sigmoid(fit_logistic(design[index], outcomes[index], 0.0)[0])
@@ -88,37 +94,45 @@ def style_control_v2(
 
 
 def style_control_v0_1(
-    questions: Sequence[Sequence[float]],
-    styles: Sequence[tuple[Style, Style]],
-    seed: int = 0,
+    own: StyledBattles, others: Sequence[StyledBattles] = (), seed: int = 0
 ) -> Rate:
     """Return the win rate at equal style, with its 95 % bootstrap interval.
 
     As v0.1's script has it: ratings in units of log 10, relative differences of counts, each battle
-    counted twice, and a ridge of 1 on all coefficients, ratings included.
+    counted twice, and a ridge of 1 on all coefficients, ratings included. Arguments as for v2.
     """
-    rows, outcomes = _per_battle(questions, [_relative(*pair) for pair in styles])
-    spread = rows.std(0)
-    features = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1)
-    ratings = np.log(10) * np.column_stack([np.ones(len(rows)), -np.ones(len(rows))])
-    design = np.column_stack([ratings, features])
+    members, outcomes, rows = _per_battle([own, *others], _relative)
+    ratings = np.log(10) * np.column_stack([members, -np.ones(len(rows))])
+    design = np.column_stack([ratings, _standardised(rows, ddof=0)])
+    baseline = members.shape[1]
 
     def rate(index: NDArray[np.int64]) -> float:
         fitted = fit_logistic(
             np.repeat(design[index], 2, 0), np.repeat(outcomes[index], 2), ridge=1.0
         )
-        return _sigmoid(np.log(10) * (fitted[0] - fitted[1]))
+        return _sigmoid(np.log(10) * (fitted[0] - fitted[baseline]))
 
     rates = _bootstrap(rate, len(rows), seed)
     return _percent(rate(np.arange(len(rows))), *np.quantile(rates, [0.025, 0.975]))
 
 
 def _per_battle(
-    questions: Sequence[Sequence[float]], features: Sequence[Sequence[float]]
-) -> tuple[Rows, Rows]:
-    counts = [len(q) for q in questions]
-    rows = np.repeat(np.asarray(features, float), counts, axis=0)
-    return rows, np.concatenate([np.asarray(q, float) for q in questions])
+    groups: Sequence[StyledBattles], features: Callable[[Style, Style], list[float]]
+) -> tuple[Rows, Rows, Rows]:
+    """Return, for each battle, whose it is (one column for each model), its score, its features."""
+    members, outcomes, rows = [], [], []
+    for place, group in enumerate(groups):
+        for scores, pair in zip(group.scores, group.styles, strict=True):
+            for score in scores:
+                members.append([float(place == other) for other in range(len(groups))])
+                outcomes.append(score)
+                rows.append(features(*pair))
+    return np.array(members), np.array(outcomes), np.array(rows)
+
+
+def _standardised(rows: Rows, ddof: int) -> Rows:
+    spread = rows.std(0, ddof=ddof)
+    return (rows - rows.mean(0)) / np.where(spread > 0, spread, 1)
 
 
 def _bootstrap(rate: Callable[[NDArray[np.int64]], float], size: int, seed: int) -> Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from gprl_lightning.benchmarks import arena_hard_scores as scores
 from gprl_lightning.benchmarks.arena_hard import ArenaHard
 from gprl_lightning.benchmarks.arena_hard_labels import label_of
+from gprl_lightning.benchmarks.arena_hard_scores import StyledBattles
 from gprl_lightning.benchmarks.markdown_style import Style, style_of
 from gprl_lightning.benchmarks.protocol import Contestant
 from tests.benchmark_suites.folders import arena_folder, arena_pair
@@ -258,7 +260,7 @@ def test_v2_s_style_control(monkeypatch):
         return np.array([rate(np.arange(size))])
 
     monkeypatch.setattr(scores, "_bootstrap", every_battle_once)
-    value, low, high = scores.style_control_v2(battles, styles)
+    value, low, high = scores.style_control_v2(StyledBattles(battles, styles))
     assert value == low == high == pytest.approx(expected, abs=1e-4)
 
 
@@ -280,9 +282,78 @@ def test_v0_1_s_style_control():
     ratings = np.tile([math.log(10), -math.log(10)], (len(array), 1))
     weights = gradient_fit(np.hstack([ratings, array]), outcomes, 1.0)
     expected = 100 / (1 + 10 ** (weights[1] - weights[0]))
-    value, low, high = scores.style_control_v0_1([scores.battles(*p) for p in labels], styles)
+    value, low, high = scores.style_control_v0_1(
+        StyledBattles([scores.battles(*p) for p in labels], styles)
+    )
     assert value == pytest.approx(expected, abs=1e-4)
     assert low < value < high
+
+
+@pytest.mark.parametrize("version", ["v0.1", "v2.0"])
+def test_models_are_fitted_together(version, monkeypatch):
+    """One column for each model and one for the baseline, the features of all battles alike."""
+    groups = [planted(30, seed) for seed in (1, 2)]
+    rows, outcomes, models = [], [], []
+    for place, (labels, styles) in enumerate(groups):
+        found, wins = oracle_style_v2(labels, styles)
+        for pair, (mine, other) in zip(labels, styles, strict=True):
+            pairs = zip((mine.tokens, *mine.marks), (other.tokens, *other.marks), strict=True)
+            relative = [(a - b) / (a + b + 1) for a, b in pairs]
+            rows += [relative] * len(oracle_battles(*pair))
+        outcomes += wins
+        models += [[float(place == 0), float(place == 1), -1.0]] * len(found)
+    if version == "v2.0":
+        rows = []
+        for labels, styles in groups:
+            for pair, (mine, other) in zip(labels, styles, strict=True):
+                features = [(mine.tokens - other.tokens) / (mine.tokens + other.tokens)]
+                for a, b in zip(mine.marks, other.marks, strict=True):
+                    x, y = a / mine.tokens, b / other.tokens
+                    features.append((x - y) / (x + y + 1))
+                rows += [features] * len(oracle_battles(*pair))
+    old = version == "v0.1"
+    array = np.asarray(rows)
+    array = (array - array.mean(0)) / array.std(0, ddof=0 if old else 1)
+    unit = math.log(10) if old else 1.0
+    design = np.hstack([unit * np.asarray(models), array])
+    if old:
+        design, outcomes = np.vstack([design, design]), [*outcomes, *outcomes]
+    weights = gradient_fit(design, outcomes, 1.0 if old else 0.0)
+    expected = 100 / (1 + math.exp(unit * (weights[2] - weights[0])))
+
+    def every_battle_once(rate, size, seed):
+        return np.array([rate(np.arange(size))])
+
+    monkeypatch.setattr(scores, "_bootstrap", every_battle_once)
+    fit = scores.style_control_v0_1 if old else scores.style_control_v2
+    own, other = (
+        StyledBattles([scores.battles(*p) for p in labels], styles) for labels, styles in groups
+    )
+    assert fit(own, [other])[0] == pytest.approx(expected, abs=1e-3)
+    assert fit(own)[0] != pytest.approx(expected, abs=1e-3), "alone it is another number"
+
+
+def test_others_judgements_are_read_from_the_authors_layout(tmp_path, monkeypatch):
+    """Another model's files, as this package writes them, change the style-controlled rate."""
+    words = (lambda text: len(text), None)
+    monkeypatch.setattr("gprl_lightning.benchmarks.arena_hard.token_counter", lambda: words)
+    benchmark, questions, contestant = setting(tmp_path, "v0.1")
+    # The baseline's answers stand in the folder as its own file; the other model's are written.
+    folder = arena_folder(tmp_path / "all", "v0.1", V01)
+    rival = Contestant(
+        "rival", {q.uid: ("# x\n" + "r" * (70 - 9 * i),) for i, q in enumerate(questions)}
+    )
+    benchmark.write_answers(questions, rival, folder)
+    judged(benchmark, questions, rival, longer, folder)
+    alone, _, _ = judged(benchmark, questions, contestant, longer, tmp_path / "alone")
+    together, _, _ = judged(
+        replace(benchmark, others=str(folder)), questions, contestant, longer, tmp_path / "both"
+    )
+    name = "style_controlled_win_rate"
+    assert figures(alone)[name] != pytest.approx(figures(together)[name], abs=1e-6)
+    assert figures(alone)["win_rate"] == figures(together)["win_rate"]
+    assert any("fitted to this model's battles alone" in n for n in alone.notes)
+    assert not any("alone" in n for n in together.notes)
 
 
 def test_control_takes_the_length_out():
@@ -298,7 +369,7 @@ def test_control_takes_the_length_out():
     battles = [scores.battles(*pair) for pair in labels]
     plain_rate = scores.win_rate_v2(battles)[0]
     # Standardised features take the mean difference in length with them, as the script has it.
-    controlled = scores.style_control_v2(battles, styles)
+    controlled = scores.style_control_v2(StyledBattles(battles, styles))
     assert plain_rate > 70 and controlled[1] < controlled[0] < controlled[2]
 
 
