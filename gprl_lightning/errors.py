@@ -71,6 +71,10 @@ class WrongWeights(InvariantError):
     """A sampler answered with other weights than those it was asked for."""
 
 
+class SamplerFailed(InvariantError):
+    """No inference server is left that could answer, or one refused what it was asked."""
+
+
 class LossScale(InvariantError):
     """The tokens' weights in the loss depend on its split into micro-batches or over processes."""
 
