@@ -108,6 +108,8 @@ class RolloutConfig:
     correction_level: CorrectionLevel = "token"
     correction_low: float = 0.0  # least ratio; 0: no bound
     correction_high: float = 2.0  # greatest ratio
+    # 1: the next iteration's responses are sampled while this one is trained; ours
+    staleness: int = 0
 
     def __post_init__(self) -> None:
         key = "rollout."
@@ -127,6 +129,7 @@ class RolloutConfig:
         low, high = self.correction_low, self.correction_high
         require(key + "correction_low", 0 <= low <= 1, low, "in [0, 1]")
         require(key + "correction_high", high >= 1, high, ">= 1")
+        require(key + "staleness", self.staleness in (0, 1), self.staleness, "0 or 1")
 
 
 @dataclass

@@ -24,7 +24,7 @@ from gprl_lightning.config.cross_checks import cross_check
 from gprl_lightning.config.run import RESUME_CONTENTS
 from gprl_lightning.errors import ConfigError
 
-FREE_FORM_SECTIONS = ("optimizer", "trainer", "callbacks", "logger")
+FREE_FORM_SECTIONS = ("optimizer", "trainer", "callbacks", "logger", "rollout.sampler")
 # Of these, the keys that people look for.
 FREE_FORM = (
     "optimizer.lr",
@@ -84,8 +84,8 @@ def _check_allowed(names: Sequence[str]) -> None:
     """``resume.allow`` may name a key, a section, or one of the contents."""
     known = [*FREE_FORM, *schema_keys(), *RESUME_CONTENTS]
     for name in names:
-        section, _, key = name.partition(".")
-        if name not in known and not (key and section in FREE_FORM_SECTIONS):
+        free = name.startswith(tuple(f"{section}." for section in FREE_FORM_SECTIONS))
+        if name not in known and not free:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f"Did you mean {near[0]}?" if near else "All keys: python train.py --cfg job"
             raise ConfigError(

@@ -200,6 +200,10 @@ class PromptLoader:
         chosen = [p for i in range(iteration, last) for p in self._prompts_at(i)]
         return self.encode(iteration, chosen)
 
+    def batch_or_none(self, iteration: int) -> PromptBatch | None:
+        """Return `batch`, or None where the run has ended."""
+        return self.batch(iteration) if iteration < self.iterations else None
+
     def _prompts_at(self, iteration: int) -> list[Prompt]:
         per_iteration = self.prompts_per_step * self.world_size
         epoch, step = divmod(iteration, len(self.prompts) // per_iteration)

@@ -37,7 +37,6 @@ from gprl_lightning.modules.rollout_logprobs import (
     LogprobCheck,
     confirmed,
     logprobs_of,
-    require_version,
 )
 from gprl_lightning.modules.statistics import (
     UpdateReport,
@@ -45,6 +44,7 @@ from gprl_lightning.modules.statistics import (
     mismatch_metrics,
     score_metrics,
 )
+from gprl_lightning.rollout.ahead import Ahead, next_rollout
 from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.runtime.processes import (
     of_every_process,
@@ -120,9 +120,7 @@ class GPRLModule(L.LightningModule):
     def training_step(self, prompts: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """One RL iteration (METHOD §2). Returns what callbacks read of it."""
         started = perf_counter()
-        self.sampler.weights_changed(self.policy, prompts.iteration)
-        rollout = self.sampler.sample(self.policy, prompts, self.sampling, self.seed)
-        require_version(rollout, prompts.iteration)
+        rollout = next_rollout(self.sampler, self.policy, prompts, self.sampling, self.seed)
         parts = self._first_parts(rollout)
         rollout, check = confirmed(self.policy, rollout, parts, self.sampler_differs)
         sampled = perf_counter()
@@ -295,12 +293,17 @@ class GPRLModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["sampler_differs"] = self.sampler_differs
         checkpoint["advantage_state"] = dict(self.advantage_state)
+        pending = self.sampler.state_dict() if isinstance(self.sampler, Ahead) else None
+        checkpoint["pending_rollouts"] = of_every_process(pending)
         if self.anchors:
             checkpoint["anchors"] = of_every_process(self.anchors.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.sampler_differs = checkpoint["sampler_differs"]
         self.advantage_state = checkpoint["advantage_state"]
+        pending = checkpoint["pending_rollouts"][rank()]
+        if isinstance(self.sampler, Ahead) and pending is not None:
+            self.sampler.load_state_dict(pending)
         if self.anchors:
             self.anchors.load_state_dict(checkpoint["anchors"][rank()])
 

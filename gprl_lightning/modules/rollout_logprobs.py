@@ -13,7 +13,6 @@ from torch import Tensor
 
 from gprl_lightning.core.batch import Rollout
 from gprl_lightning.core.precision import LogprobBounds, logprob_bounds
-from gprl_lightning.errors import WrongWeights
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.runtime.processes import max_over_processes
 
@@ -98,21 +97,6 @@ def confirmed(
     own = logprobs_of(policy, rollout, parts)
     mismatch = _largest(own, rollout, torch.arange(len(own)))
     return replace(rollout, old_logprobs=own), replace(check, mismatch=mismatch, recomputed=True)
-
-
-def require_version(rollout: Rollout, version: int, staleness: int = 0) -> None:
-    """Raise WrongWeights if the rollout was not made by the weights that were asked for.
-
-    Args:
-        version: iterations that the policy's weights have learnt from.
-        staleness: iterations by which the rollout's may be older.
-    """
-    if rollout.version is not None and not version - staleness <= rollout.version <= version:
-        raise WrongWeights(
-            f"rollout.sampler: expected responses of version {version} of the weights"
-            f"{f' or {staleness} before it' if staleness else ''}; found version "
-            f"{rollout.version}. The sampler did not take the weights that it was given."
-        )
 
 
 def _checked_rows(rollout: Rollout) -> Int[Tensor, " rows"]:

@@ -24,6 +24,8 @@ FORMAT = 5
 HARMLESS = (
     "iterations", "checkpoint_every", "ckpt_path", "name", "threads", "task", "resume", "logger",
     "keep_freed_memory", "sandbox_only", "plan", "plan_memory_gb",
+    "rollout.sampler.urls", "rollout.sampler.timeout", "rollout.sampler.folder",
+    "rollout.sampler.host",
     "paths", "evaluation", "callbacks.rollout_table", "preference_training", "policy.path",
     "policy.chat_template", "preference_model.path", "preference_model.chat_template", "data.path",
     "data.split", "data.prompt_key", "data.chosen_key", "data.rejected_key", "data.label_key",

@@ -30,7 +30,8 @@ from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.models.preference_source import PreferenceSource
 from gprl_lightning.models.pretrained_preference import load_preference_model
 from gprl_lightning.modules.gprl import GPRLModule
-from gprl_lightning.rollout.sampler import Sampling
+from gprl_lightning.rollout.ahead import Ahead
+from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
 from gprl_lightning.sandbox.gold_reward import GoldSource
 from gprl_lightning.sandbox.prompts import sandbox_prompts
@@ -52,7 +53,7 @@ def build_module(
         preference_source=source,
         advantage_rule=instantiate(cfg.algorithm.advantage),
         policy_loss=instantiate(cfg.algorithm.policy_loss),
-        sampler=instantiate(cfg.rollout.sampler),
+        sampler=sampler(config.rollout, cfg),
         sampling=sampling(config.rollout),
         algorithm=config.algorithm,
         optimizer=make_optimizer(cfg),
@@ -62,6 +63,12 @@ def build_module(
         anchored=config.drift.enabled and config.drift.anchor,
         correction=correction(config.rollout),
     )
+
+
+def sampler(rollout: RolloutConfig, cfg: DictConfig) -> Sampler:
+    """What makes the responses, with ``rollout.staleness=1`` an iteration ahead."""
+    built: Sampler = instantiate(cfg.rollout.sampler)
+    return Ahead(built) if rollout.staleness else built
 
 
 def sampling(rollout: RolloutConfig) -> Sampling:

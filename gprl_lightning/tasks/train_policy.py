@@ -20,6 +20,7 @@ from gprl_lightning.models.agreement import require_judge_text
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy, save_policy
 from gprl_lightning.models.prompt_lengths import require_room
+from gprl_lightning.rollout.ahead import Ahead
 from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume, iteration_of
 from gprl_lightning.runtime.profiling import make_profiler
 from gprl_lightning.runtime.run_identity import (
@@ -95,6 +96,8 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     )
     if module.anchors:
         module.anchors.upcoming = loader.batch
+    if isinstance(module.sampler, Ahead):
+        module.sampler.upcoming = loader.batch_or_none
     identity = run_identity(container, prompts, policy, source, trainer.world_size)
     saving.identity = identity
     if checkpoint and saved:
