@@ -33,7 +33,7 @@ else:  # OmegaConf knows no Literal: to it such a field is a string; __post_init
 class AlgorithmConfig:
     """The GPRL update (METHOD §2); ``algorithm=grpo`` is this with one axis, a scalar reward."""
 
-    name: str = "gprl"  # gprl | grpo; grpo: the preference model must be Bradley-Terry
+    name: str = "gprl"  # of the preset; grpo: the preference model must be Bradley-Terry
     # `_target_` and options: an `AdvantageRule` and a `PolicyLoss`
     advantage: dict[str, Any] = field(default_factory=dict)
     policy_loss: dict[str, Any] = field(default_factory=dict)
@@ -50,6 +50,7 @@ class AlgorithmConfig:
     clip_epsilon_high: float | None = None  # None: as clip_epsilon; DAPO's clip-higher: 0.28
     kl_coef: float = 0.02  # β, at rest
     kl_estimator: KLEstimator = "k3"
+    oversample: int = 1  # prompts sampled for each that an update keeps: DAPO's dynamic sampling
     inner_epochs: int = 1  # passes over one rollout
     minibatches: int = 1  # optimiser steps per pass
     micro_batch_size: int | None = None  # rollouts per forward; None: a whole minibatch
@@ -67,7 +68,7 @@ class AlgorithmConfig:
         one_of("algorithm.loss_aggregation", self.loss_aggregation, options.LossAggregation)
         one_of("algorithm.kl_estimator", self.kl_estimator, options.KLEstimator)
         key = "algorithm."
-        require(key + "name", self.name in ("gprl", "grpo"), self.name, "gprl or grpo")
+        require(key + "name", bool(self.name), self.name, "a word, such as gprl")
         require(
             key + "advantage_epsilon", self.advantage_epsilon > 0, self.advantage_epsilon, "> 0"
         )
@@ -77,6 +78,7 @@ class AlgorithmConfig:
         high = self.clip_epsilon_high
         require(key + "clip_epsilon_high", high is None or high > 0, high, "> 0, or null")
         require(key + "kl_coef", self.kl_coef >= 0, self.kl_coef, ">= 0")
+        require(key + "oversample", self.oversample >= 1, self.oversample, ">= 1")
         require(key + "inner_epochs", self.inner_epochs >= 1, self.inner_epochs, ">= 1")
         require(key + "minibatches", self.minibatches >= 1, self.minibatches, ">= 1")
         micro = self.micro_batch_size

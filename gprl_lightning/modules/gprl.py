@@ -23,6 +23,7 @@ from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
 from gprl_lightning.core.advantage_rule import AdvantageRule, ScoredGroups, State
 from gprl_lightning.core.batch import Minibatch, PromptBatch, Rollout, ScoredRollout
 from gprl_lightning.core.drift import DriftControl
+from gprl_lightning.core.dynamic_sampling import groups_with_signal
 from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.core.losses import kl_estimate, masked_sum, token_weights, zero_outside
@@ -127,7 +128,7 @@ class GPRLModule(L.LightningModule):
         scored = self._score(rollout)
         judged = perf_counter()
         statistics = UpdateStatistics()
-        for rows in minibatches(rollout, self.algorithm, self.seed):
+        for rows in minibatches(rollout, self.algorithm, self.seed, self._kept(scored)):
             self._update(scored, rows, statistics)
         report = statistics.report(self.algorithm.loss_aggregation, self.sampling.max_new_tokens)
         check = check.with_update(report.ratio_error)
@@ -204,6 +205,11 @@ class GPRLModule(L.LightningModule):
         parts = micro_batches(rows, rollout, self.algorithm, self.policy.shares_prompts)
         policy, reference = (logprobs_of(n, rollout, parts) for n in (self.policy, self.reference))
         return (policy - reference).double().sum(1)
+
+    def _kept(self, scored: ScoredRollout) -> Tensor:
+        """Return the update's groups: all, or with ``oversample`` those with a signal first."""
+        keep = len(scored.advantages) // self.algorithm.oversample
+        return groups_with_signal(scored.advantages, keep)
 
     def _first_parts(self, rollout: Rollout) -> Iterable[Tensor]:
         return first_parts(rollout, self.algorithm, self.seed, self.policy.shares_prompts)

@@ -14,14 +14,22 @@ from gprl_lightning.core.batch import Rollout, split_rows
 
 
 def minibatches(
-    rollout: Rollout, algorithm: AlgorithmConfig, seed: int
+    rollout: Rollout,
+    algorithm: AlgorithmConfig,
+    seed: int,
+    groups: Int[Tensor, " kept"] | None = None,
 ) -> Iterator[Int[Tensor, " rows"]]:
-    """The rows of each optimiser step: `inner_epochs` passes, shuffled by (seed, iteration)."""
-    rows = len(rollout.responses)
+    """Yield the rows of each optimiser step: `inner_epochs` passes, shuffled by (seed, iteration).
+
+    Of all groups, or of those in ``groups``.
+    """
+    size = rollout.group_size
+    kept = torch.arange(len(rollout.prompts)) if groups is None else groups.cpu()
+    rows = (kept[:, None] * size + torch.arange(size)).flatten()
     generator = torch.Generator().manual_seed(seed * 1_000_003 + 2 * rollout.prompts.iteration + 1)
     for _ in range(algorithm.inner_epochs):
-        order = torch.randperm(rows, generator=generator)
-        yield from split_rows(rows, algorithm.minibatches, order)
+        order = torch.randperm(len(rows), generator=generator)
+        yield from split_rows(len(rows), algorithm.minibatches, rows[order])
 
 
 def micro_batches(

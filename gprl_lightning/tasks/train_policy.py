@@ -88,7 +88,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     loader = PromptLoader(
         prompts,
         encode=partial(encode, policy, config.data.max_prompt_tokens),
-        prompts_per_step=config.data.prompts_per_step,
+        prompts_per_step=config.data.prompts_per_step * config.algorithm.oversample,
         iterations=config.iterations,
         seed=config.seed,
         rank=trainer.global_rank,

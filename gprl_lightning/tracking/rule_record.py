@@ -8,7 +8,7 @@ alone, and the user names any other.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -21,15 +21,21 @@ PACKAGE = "gprl_lightning"
 
 def rule_record(rule: AdvantageRule) -> str:
     """Return the dotted name of a rule, with the options of a dataclass or of a `partial`."""
+    return json.dumps(_described(rule), default=repr)
+
+
+def _described(rule: Any) -> dict[str, Any]:
     options: dict[str, Any] = {}
     named: Any = rule
     if isinstance(rule, partial):
         named, options = rule.func, dict(rule.keywords)
     elif is_dataclass(rule):
-        options = asdict(rule)
+        values = {f.name: getattr(rule, f.name) for f in fields(rule)}
+        # A rule around a rule, such as `core.overlong_filter`.
+        options = {k: _described(v) if is_dataclass(v) else v for k, v in values.items()}
     if not hasattr(named, "__qualname__"):  # an object is known by its class
         named = type(named)
-    return json.dumps({TARGET: rule_name(named), **options}, default=repr)
+    return {TARGET: rule_name(named), **options}
 
 
 def rule_name(named: Any) -> str:
@@ -49,8 +55,13 @@ def rule_of(record: str, name: str | None = None) -> AdvantageRule:
         LookupError: the record names a rule of another package and `name` is None, or there is no
             such rule.
     """
-    options: dict[str, Any] = json.loads(record)
+    return _built(json.loads(record), name)
+
+
+def _built(options: dict[str, Any], name: str | None = None) -> AdvantageRule:
     target = str(options.pop(TARGET))
+    inner = {k: v for k, v in options.items() if isinstance(v, dict) and TARGET in v}
+    options |= {k: _built(v) for k, v in inner.items()}
     if name is None and not target.startswith(PACKAGE + "."):
         raise LookupError(
             f"the run's advantage rule is {target}: expected --rule {target}. A rule that is not "

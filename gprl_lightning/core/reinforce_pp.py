@@ -1,0 +1,69 @@
+"""REINFORCE++: advantages normalised over the whole batch and not within a group.
+
+Source: arXiv 2501.03262. Its reward holds the KL penalty of each token; here the penalty is in the
+loss, where the drift controller can move β, and each response has one advantage (ours).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gprl_lightning.core.advantage_rule import Advantages, AllReduce, ScoredGroups, State
+
+Baseline = Literal["group", "batch"]
+
+
+@dataclass(frozen=True)
+class ReinforcePP:
+    """Compute ``Â(i) = (r_i − mean) / std``, over all responses of all processes.
+
+    Attributes:
+        baseline: ``group`` takes the mean of the rest of the group from a reward first (the paper's
+            REINFORCE++-baseline), which any preference source allows; ``batch`` takes nothing
+            (plain REINFORCE++), and needs absolute rewards.
+        epsilon: added to the std.
+    """
+
+    baseline: Baseline = "group"
+    epsilon: float = 1e-4
+
+    def __call__(self, groups: ScoredGroups, state: State, all_reduce: AllReduce) -> Advantages:
+        """Return the advantages; ``state`` is passed on as it is.
+
+        Raises:
+            ValueError: ``baseline`` is ``batch`` and the source compares responses only.
+        """
+        scores = groups.scores()
+        by_axis = scores if self.baseline == "group" else absolute_rewards(groups.vectors)
+        rewards = (by_axis * groups.weights()[:, None]).sum(-1).double()
+        count = torch.full_like(rewards.sum(), rewards.numel())
+        total, squares = rewards.sum(), rewards.square().sum()
+        count, total, squares = all_reduce(torch.stack([count, total, squares])).unbind()
+        mean = total / count
+        std = (squares / count - mean.square()).clamp(min=0).sqrt()
+        advantages = ((rewards - mean) / (std + self.epsilon)).to(scores)
+        return Advantages(scores, by_axis, advantages, state)
+
+
+def absolute_rewards(
+    vectors: Float[Tensor, "groups size axes entries"],
+) -> Float[Tensor, "groups size axes"]:
+    """Return the rewards of a source whose vectors are ``[r, 1]``.
+
+    Raises:
+        ValueError: they are not: the source says who is ahead of whom, and not by itself how good a
+            response is.
+    """
+    if vectors.shape[-1] != 2 or not bool((vectors[..., 1] == 1).all()):
+        raise ValueError(
+            "algorithm.advantage.baseline=batch: expected a preference source with a reward of its "
+            "own for each response (Bradley-Terry, Python functions); found one that compares "
+            "responses only. Set algorithm.advantage.baseline=group, or choose another "
+            "preference_model."
+        )
+    return vectors[..., 0]
