@@ -10,6 +10,7 @@ import lightning as L
 import torch
 
 from gprl_lightning.callbacks.drift_monitor import DriftMonitor
+from gprl_lightning.callbacks.evaluation import Contestants, HeldOutEvaluation
 from gprl_lightning.callbacks.invariants import Invariants
 from gprl_lightning.callbacks.iteration_checkpoint import IterationCheckpoint
 from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
@@ -18,13 +19,15 @@ from gprl_lightning.core.drift import DriftSettings
 from gprl_lightning.core.gprl_advantages import GPRLAdvantages
 from gprl_lightning.core.policy_loss import Clip
 from gprl_lightning.data.prompts import PromptLoader
+from gprl_lightning.evaluation.judge import Judge
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import Policy, reference_of
 from gprl_lightning.modules.gprl import GPRLModule
+from gprl_lightning.modules.rollout_logprobs import log_ratios
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.tracking.loggers import MetricsCSV
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_model, tiny_prompts, tiny_tokenizer
 
 SIZE, TOKENS = 4, 10
 SENSITIVE = DriftSettings(calibration_steps=2, threshold=1e-4)  # so that it intervenes
@@ -119,3 +122,24 @@ def tiny_trainer(
         default_root_dir=folder,
         **options,
     )
+
+
+def contestants(module: GPRLModule) -> Contestants:
+    """The module's policy and its reference, each with one short answer per prompt."""
+
+    def sample(policy, batch, seed):
+        return NativeSampler().sample(policy, batch, Sampling(1, 12), seed)
+
+    def ratios(rollout):
+        return log_ratios(module.policy, module.reference, module.algorithm, rollout)
+
+    start = module.reference.module
+    return Contestants(module.policy, start, sample, sample, ratios, lambda iteration: None)
+
+
+def held_out(module: GPRLModule, judge: Judge) -> HeldOutEvaluation:
+    """Two prompts, judged before training and after each iteration."""
+    texts = ["hi", "sing"]
+    prompts = [Prompt(i, ({"role": "user", "content": text},)) for i, text in enumerate(texts)]
+    batches = [tiny_prompts(module.policy, texts)]
+    return HeldOutEvaluation(prompts, batches, {"mine": judge}, contestants(module), every=1)

@@ -25,7 +25,9 @@ from gprl_lightning.core.drift import (
     axis_moments,
     update_drift,
 )
+from gprl_lightning.core.iteration import ITERATION, GroupResult
 from gprl_lightning.core.surprise import group_surprise
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.wandb_logger import GPRLWandbLogger
 
@@ -50,7 +52,13 @@ class DriftMonitor(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        scored = outputs["scored"]
+        group: GroupResult | None = outputs[ITERATION].group
+        if group is None:
+            raise ConfigError(
+                f"drift.enabled=true: expected an objective that samples groups; found "
+                f"{type(pl_module).__name__}, which does not. Set drift=disabled."
+            )
+        scored = group.scored
         rollout = scored.rollout
         surprise = group_surprise(scored.ref_logprobs, rollout.response_mask, rollout.group_size)
         moments = axis_moments(

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from gprl_lightning.core.batch import PromptBatch, Rollout
-from gprl_lightning.core.preference import pairwise_scores, total_scores
+from gprl_lightning.core.batch import Prompt, PromptBatch, Rollout
+from gprl_lightning.core.iteration import ITERATION
 from gprl_lightning.errors import NotFinite
 from gprl_lightning.evaluation.diversity import distinct_bigrams
-from gprl_lightning.evaluation.judges import Judge
+from gprl_lightning.evaluation.judge import Judge
 from gprl_lightning.evaluation.win_rate import length_controlled_win_rate, win_rate
-from gprl_lightning.rollout.native import NativeSampler
-from gprl_lightning.rollout.sampler import Sampler
+from gprl_lightning.models.policy import Policy
 from gprl_lightning.tracking import metrics
 
 BASELINE_SEED, EVALUATION_SEED = 104_729, 1_299_709
 
+Sample = Callable[[Policy, PromptBatch, int], Rollout]  # one response per prompt, by seed
 
-@dataclass
+
+@dataclass(frozen=True)
 class Answers:
     """One response per held-out prompt, with its length in the policy's tokens."""
 
@@ -42,45 +45,75 @@ def _require_finite(values: Mapping[str, float]) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Contestants:
+    """The policy that is trained, the policy as it started, and how each answers.
+
+    Attributes:
+        policy: as it is now.
+        start: as it started; kept apart from any reference, which may move or be missing.
+        sample: draws the policy's answers.
+        sample_start: draws those of `start`, from its own weights.
+        log_ratios: ``log π - log π_start`` of whole responses, in nats.
+        weights_changed: tells the policy's sampler how many iterations old its weights are.
+    """
+
+    policy: Policy
+    start: Policy
+    sample: Sample
+    sample_start: Sample
+    log_ratios: Callable[[Rollout], Float[Tensor, " rollouts"]]
+    weights_changed: Callable[[int], None]
+
+
 class HeldOutEvaluation(L.Callback):
-    """Answers every held-out prompt once and lets the judge compare with the starting policy's
-    answer.
+    """Answers every held-out prompt once and lets judges compare with the starting policy's answer.
 
     Runs before the first iteration, every `every` iterations and after the last. The same random
     numbers are used each time, so that successive points differ by the policy alone.
 
     Args:
-        batches: the held-out prompts, encoded.
-        judge: says which answer is better.
+        prompts: the held-out prompts.
+        batches: the same prompts, encoded.
+        judges: by name; the first one is quoted as ``eval/win_rate``.
+        contestants: who answers.
         every: iterations between evaluations.
-        temperature: at which answers are sampled.
     """
 
     def __init__(
-        self, batches: Sequence[PromptBatch], judge: Judge, every: int, temperature: float
+        self,
+        prompts: Sequence[Prompt],
+        batches: Sequence[PromptBatch],
+        judges: Mapping[str, Judge],
+        contestants: Contestants,
+        every: int,
     ):
-        self.batches, self.judge, self.every, self.temperature = batches, judge, every, temperature
+        self.prompts, self.batches, self.judges = prompts, batches, judges
+        self.contestants, self.every = contestants, every
         self.baseline: Answers | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        reference = pl_module.reference.module
-        # The sampler may hold weights of its own: the policy's, and no others.
+        start = self.contestants.start.to(pl_module.device)
         with trainer.precision_plugin.forward_context():  # as training computes
-            self.baseline = self._answer(pl_module, NativeSampler(), reference, BASELINE_SEED)
+            self.baseline = self._answers(self.contestants.sample_start, start, BASELINE_SEED)
         if trainer.global_step == 0:
-            self._evaluate(trainer, pl_module, 0)
+            self._evaluate(trainer, 0)
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        done = batch.iteration + 1
+        done = outputs[ITERATION].index + 1
         if done % self.every == 0 or done == trainer.num_training_batches:
-            self._evaluate(trainer, pl_module, done)
+            self._evaluate(trainer, done)
 
-    def _evaluate(self, trainer: L.Trainer, pl_module: Any, iteration: int) -> None:
+    def answers(self) -> Answers:
+        """Sample the policy's answers of now."""
+        return self._answers(self.contestants.sample, self.contestants.policy, EVALUATION_SEED)
+
+    def _evaluate(self, trainer: L.Trainer, iteration: int) -> None:
         # Every process computes the same figures: the logger writes those of the first.
         with trainer.precision_plugin.forward_context():  # Lightning does so for its own steps only
-            values = self._figures(pl_module, iteration)
+            values = self._figures(iteration)
         _require_finite(values)
         values[metrics.ITERATION] = float(iteration)
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
@@ -88,74 +121,75 @@ class HeldOutEvaluation(L.Callback):
             logger.log_metrics(values, step=iteration)
 
     @torch.no_grad()
-    def _answer(self, pl_module: Any, sampler: Sampler, policy: Any, seed: int) -> Answers:
-        sampling = replace(pl_module.sampling, group_size=1, temperature=self.temperature)
-        seed = pl_module.seed + seed
-        texts: list[str] = []
-        lengths: list[int] = []
-        rollouts: list[Rollout] = []
-        for batch in self.batches:
-            rollout = sampler.sample(policy, batch.to(pl_module.device), sampling, seed)
-            texts += rollout.responses
-            lengths += rollout.response_mask.sum(1).tolist()
-            rollouts.append(rollout)
-        return Answers(texts, lengths, rollouts)
+    def _answers(self, sample: Sample, policy: Policy, seed: int) -> Answers:
+        device = next(self.contestants.policy.parameters()).device
+        rollouts = [sample(policy, batch.to(device), seed) for batch in self.batches]
+        return Answers(
+            texts=[text for rollout in rollouts for text in rollout.responses],
+            lengths=[n for rollout in rollouts for n in rollout.response_mask.sum(1).tolist()],
+            rollouts=rollouts,
+        )
 
-    def _figures(self, pl_module: Any, iteration: int) -> dict[str, float]:
-        sampler, policy, baseline = pl_module.sampler, pl_module.policy, self.baseline
-        sampler.weights_changed(policy, iteration)
-        answers = self._answer(pl_module, sampler, policy, EVALUATION_SEED)
+    def _figures(self, iteration: int) -> dict[str, float]:
+        self.contestants.weights_changed(iteration)
+        answers, baseline = self.answers(), self.baseline
         assert baseline is not None
-        prompts = [m for batch in self.batches for m in batch.messages]
-        outcomes = [
-            self.judge.prefer(*row)
-            for row in zip(prompts, answers.texts, baseline.texts, strict=True)
-        ]
-        rate = win_rate(outcomes)
         values = {
-            metrics.EVAL_WIN_RATE: rate.mean,
-            metrics.EVAL_WIN_RATE_LOW: rate.low,
-            metrics.EVAL_WIN_RATE_HIGH: rate.high,
-            metrics.EVAL_LENGTH_CONTROLLED: length_controlled_win_rate(
-                outcomes, answers.lengths, baseline.lengths
-            ),
-            metrics.EVAL_KL: self._sequence_kl(pl_module, answers),
+            metrics.EVAL_KL: self._sequence_kl(answers),
             metrics.EVAL_DISTINCT_BIGRAMS: distinct_bigrams(answers.texts),
             metrics.EVAL_RESPONSE_LENGTH: sum(answers.lengths) / len(answers.lengths),
-            metrics.EVAL_PROXY_WIN_RATE: self._proxy_win_rate(pl_module, answers, baseline),
         }
-        if len(outcomes) > 1:
-            values[metrics.EVAL_WIN_RATE_EVEN] = win_rate(outcomes[::2]).mean
-            values[metrics.EVAL_WIN_RATE_ODD] = win_rate(outcomes[1::2]).mean
-        axes = [self.judge.axes(m, text) for m, text in zip(prompts, answers.texts, strict=True)]
-        for name in axes[0]:
-            mean = sum(row[name] for row in axes) / len(axes)
-            values[metrics.per_axis(metrics.EVAL_GOLD, name)] = mean
+        for place, (name, judge) in enumerate(self.judges.items()):
+            verdicts = judge.prefer(self.prompts, answers.texts, baseline.texts)
+            values |= verdict_metrics(name, verdicts, answers, baseline, quoted=place == 0)
+            for axis, row in judge.axes(self.prompts, answers.texts).items():
+                values[metrics.judge_axis(name, axis)] = sum(row) / len(row)
         return values
 
-    def _sequence_kl(self, pl_module: Any, answers: Answers) -> float:
-        """KL to the reference of whole responses, in nats: ``E_y[Σ_t log π - log π_ref]``.
+    def _sequence_kl(self, answers: Answers) -> float:
+        """KL to the starting policy of whole responses, in nats: ``E_y[Σ_t log π - log π_start]``.
 
         The mean over the held-out answers, which are the policy's own samples: unbiased, and so
-        now and then below 0 where policy and reference are alike. Both are taken at the
-        temperature of the rollouts; with another ``evaluation.temperature`` the samples are not
-        quite the policy's.
+        now and then below 0 where the two are alike. Both are taken at the temperature of the
+        rollouts; with another ``evaluation.temperature`` the samples are not quite the policy's.
         """
-        ratios = [pl_module.log_ratios(rollout) for rollout in answers.rollouts]
+        ratios = [self.contestants.log_ratios(rollout) for rollout in answers.rollouts]
         return float(torch.cat(ratios).mean())
 
-    @torch.no_grad()
-    def _proxy_win_rate(self, pl_module: Any, answers: Answers, baseline: Answers) -> float:
-        """The preference model's own verdict: how often its score of new against old is
-        positive."""
-        wins, start = 0.0, 0
-        for batch in self.batches:
-            pairs = [
-                [answers.texts[i], baseline.texts[i]] for i in range(start, start + len(batch))
-            ]
-            start += len(batch)
-            embeddings = pl_module.preference_source.embed(batch.messages, pairs, batch.columns)
-            scores = pairwise_scores(embeddings.vectors)[:, 0, 1]
-            total = total_scores(scores, embeddings.eigenvalues)
-            wins += float(torch.heaviside(total, total.new_tensor(0.5)).sum())
-        return wins / start
+
+def verdict_metrics(
+    name: str,
+    verdicts: Sequence[float | None],
+    answers: Answers,
+    baseline: Answers,
+    quoted: bool,
+) -> dict[str, float]:
+    """Return a judge's win rate over the comparisons that it decided, ``eval/win_rate/<name>``.
+
+    The quoted judge's is ``eval/win_rate`` as well, with its interval and the rate at equal length.
+    Comparisons without a verdict are counted and printed, and a judge that decided none has no
+    rate.
+    """
+    decided = [i for i, verdict in enumerate(verdicts) if verdict is not None]
+    missing = len(verdicts) - len(decided)
+    values = {metrics.of_judge(metrics.EVAL_NO_VERDICT, name): float(missing)}
+    if missing:
+        print(f"evaluation: the judge {name} gave no verdict on {missing} of {len(verdicts)}.")
+    if not decided:
+        return values
+    outcomes = [float(verdict) for verdict in verdicts if verdict is not None]
+    rate = win_rate(outcomes)
+    values[metrics.of_judge(metrics.EVAL_WIN_RATE, name)] = rate.mean
+    if not quoted:
+        return values
+    if len(outcomes) > 1:  # what is chosen by one half of the prompts can be read on the other
+        values[metrics.EVAL_WIN_RATE_EVEN] = win_rate(outcomes[::2]).mean
+        values[metrics.EVAL_WIN_RATE_ODD] = win_rate(outcomes[1::2]).mean
+    return values | {
+        metrics.EVAL_WIN_RATE: rate.mean,
+        metrics.EVAL_WIN_RATE_LOW: rate.low,
+        metrics.EVAL_WIN_RATE_HIGH: rate.high,
+        metrics.EVAL_LENGTH_CONTROLLED: length_controlled_win_rate(
+            outcomes, [answers.lengths[i] for i in decided], [baseline.lengths[i] for i in decided]
+        ),
+    }

@@ -18,6 +18,8 @@ from gprl_lightning.callbacks.structure import (
     require_trainable,
 )
 from gprl_lightning.core.batch import Rollout
+from gprl_lightning.core.iteration import ITERATION, Iteration, LogprobCheck, UpdateReport
+from gprl_lightning.core.precision import LogprobBounds
 from gprl_lightning.core.response_ends import misplaced_ends
 from gprl_lightning.errors import (
     EndOfSequenceMasked,
@@ -31,6 +33,7 @@ from gprl_lightning.errors import (
     TooManyBadSteps,
 )
 from gprl_lightning.models.agreement import require_policy_tokens
+from gprl_lightning.models.policy import Policy
 from gprl_lightning.runtime.processes import max_over_processes, rank
 from gprl_lightning.tracking import metrics
 
@@ -73,7 +76,8 @@ class Invariants(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         require_optimizer(trainer, pl_module)
         require_frozen(pl_module)
-        require_policy_tokens(pl_module.policy)
+        if isinstance(pl_module.trained, Policy):
+            require_policy_tokens(pl_module.trained)
         self.frozen = frozen_checksums(pl_module)
 
     # Every iteration ------------------------------------------------------------------------------
@@ -86,10 +90,12 @@ class Invariants(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        scored, update = outputs["scored"], outputs["update"]
-        self._require_logprobs(outputs["logprobs"])
-        self._require_responses(pl_module, scored.rollout)
-        self._require_first_update(batch.iteration, update, outputs["logprobs"].bounds)
+        iteration: Iteration = outputs[ITERATION]
+        update, group = iteration.update, iteration.group
+        if group is not None:
+            self._require_logprobs(group.logprobs)
+            self._require_responses(pl_module.trained, group.scored.rollout)
+            self._require_first_update(iteration.index, update, group.logprobs.bounds)
         self._require_reference_stays(update)
         if update.weight_error > WEIGHT_TOLERANCE:
             raise LossScale(
@@ -101,11 +107,11 @@ class Invariants(L.Callback):
             require_finite_weights(pl_module)
             self.weights_checked = True
         if update.bad_rows:
-            self._count_bad_steps(pl_module, outputs, batch.iteration)
+            self._count_bad_steps(pl_module, iteration)
         else:
-            self.movement.after(trainer.optimizers, scored.advantages)
+            self.movement.after(trainer.optimizers, iteration.signal)
         pl_module.log(metrics.BAD_STEPS, float(self.bad_steps))
-        if (batch.iteration + 1) % self.checksum_every == 0:
+        if (iteration.index + 1) % self.checksum_every == 0:
             self._require_unchanged(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -118,7 +124,7 @@ class Invariants(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.bad_steps = state_dict["bad_steps"]
 
-    def _require_logprobs(self, check: Any) -> None:
+    def _require_logprobs(self, check: LogprobCheck) -> None:
         limit = self.max_logprob_mismatch
         limit = check.bounds.limit if limit is None else limit
         if limit < check.mismatch < math.inf:  # what is not finite is a bad step
@@ -129,18 +135,18 @@ class Invariants(L.Callback):
                 "round so coarsely, raise algorithm.max_logprob_mismatch."
             )
 
-    def _require_responses(self, pl_module: Any, rollout: Rollout) -> None:
+    def _require_responses(self, policy: Any, rollout: Rollout) -> None:
         misplaced = misplaced_ends(
-            rollout.response_ids, rollout.response_mask, rollout.finished, pl_module.policy.eos_ids
+            rollout.response_ids, rollout.response_mask, rollout.finished, policy.eos_ids
         )
-        first = pl_module.policy.decode(rollout.response_ids[:1], rollout.response_mask[:1])
+        first = policy.decode(rollout.response_ids[:1], rollout.response_mask[:1])
         text = all(isinstance(r, str) for r in rollout.responses) and first == rollout.responses[:1]
         flags = torch.tensor([float(misplaced.any()), float(not text)])
         ends, texts = max_over_processes(flags).tolist()
         if ends:
             raise EndOfSequenceMasked(
                 "rollout.sampler: expected each response's mask to end with its EOS (one of "
-                f"{list(pl_module.policy.eos_ids)}), or, truncated, to hold none; found "
+                f"{list(policy.eos_ids)}), or, truncated, to hold none; found "
                 f"{int(misplaced.sum())} of {len(misplaced)} responses otherwise. Build the mask "
                 "from lengths, and not from the pad id, which may equal EOS."
             )
@@ -150,7 +156,9 @@ class Invariants(L.Callback):
                 f"model; found {str(rollout.responses[:1])[:80]}. Return policy.decode(ids, mask)."
             )
 
-    def _require_first_update(self, iteration: int, update: Any, bounds: Any) -> None:
+    def _require_first_update(
+        self, iteration: int, update: UpdateReport, bounds: LogprobBounds
+    ) -> None:
         if not self.first:
             return
         self.first = False
@@ -161,14 +169,15 @@ class Invariants(L.Callback):
                 f"{update.ratio_error:.3g} nats since the rollout. Switch off what makes forwards "
                 "differ, such as dropout."
             )
-        if iteration == 0 and update.reference_gap > bounds.rounding:
+        gap = update.reference_gap
+        if iteration == 0 and gap is not None and gap > bounds.rounding:
             raise ReferenceNotAtStart(
                 "policy.path: expected a KL of 0 to the reference at the start, within "
-                f"{bounds.rounding}; found log-probabilities {update.reference_gap:.3g} nats "
+                f"{bounds.rounding}; found log-probabilities {gap:.3g} nats "
                 "apart. The reference must be the policy as it starts."
             )
 
-    def _require_reference_stays(self, update: Any) -> None:
+    def _require_reference_stays(self, update: UpdateReport) -> None:
         moved = self.movement.seen and not update.bad_rows
         self.still = self.still + 1 if moved and update.reference_gap == 0 else 0
         if self.still > STILL_ITERATIONS:
@@ -178,29 +187,29 @@ class Invariants(L.Callback):
                 "policy's weights; with policy.lora its adapters are not switched off."
             )
 
-    def _count_bad_steps(self, pl_module: Any, outputs: Any, iteration: int) -> None:
-        self.bad_steps += len(outputs["update"].bad_rows)
-        file = self._save(pl_module, outputs, iteration)
+    def _count_bad_steps(self, pl_module: Any, iteration: Iteration) -> None:
+        self.bad_steps += len(iteration.update.bad_rows)
+        file = self._save(pl_module, iteration)
         if self.bad_steps > self.max_bad_steps:
             raise TooManyBadSteps(
                 f"algorithm.max_bad_steps={self.max_bad_steps}: expected finite losses and "
                 f"gradients; found {self.bad_steps} optimiser steps that were not, the last in "
-                f"iteration {iteration + 1}, and skipped them. Its batch, for replay: {file}. "
-                "Lower optimizer.lr, or look for the NaN in it."
+                f"iteration {iteration.index + 1}, and skipped them. Its batch, for replay: "
+                f"{file}. Lower optimizer.lr, or look for the NaN in it."
             )
 
-    def _save(self, pl_module: Any, outputs: Any, iteration: int) -> Path | None:
-        """All that a replay takes: the scored rollout, the steps' rows, weights, and control."""
+    def _save(self, pl_module: Any, iteration: Iteration) -> Path | None:
+        """Write all that a replay takes: the scored rollout, the steps' rows and the weights."""
         if self.folder is None:
             return None
-        file = self.folder / "bad_steps" / f"iteration_{iteration + 1:06d}_rank{rank()}.pt"
+        file = self.folder / "bad_steps" / f"iteration_{iteration.index + 1:06d}_rank{rank()}.pt"
         file.parent.mkdir(parents=True, exist_ok=True)
-        trainable = {n: p for n, p in pl_module.policy.named_parameters() if p.requires_grad}
+        trainable = {n: p for n, p in pl_module.trained.named_parameters() if p.requires_grad}
         batch = {
-            "scored": outputs["scored"],
-            "rows": outputs["update"].bad_rows,
+            "scored": iteration.group.scored if iteration.group else None,
+            "control": iteration.group.control if iteration.group else None,
+            "rows": iteration.update.bad_rows,
             "weights": {n: p.detach() for n, p in trainable.items()},
-            "control": pl_module.control,
         }
         torch.save(batch, file)
         return file

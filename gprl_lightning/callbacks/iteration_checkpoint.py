@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from gprl_lightning.callbacks.random_state import random_state, set_random_state
+from gprl_lightning.core.iteration import ITERATION
 from gprl_lightning.errors import OutOfDisk
 from gprl_lightning.runtime.checkpoint_files import checkpoints
 from gprl_lightning.runtime.preemption import Preempted, StopSignals
@@ -66,7 +67,7 @@ class IterationCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        done, last = batch.iteration + 1, trainer.num_training_batches
+        done, last = outputs[ITERATION].index + 1, trainer.num_training_batches
         stopping = self.stop.on_any_process()
         if stopping or done % self.every == 0 or done == last:
             path = self.save(trainer, done)
@@ -121,9 +122,7 @@ class IterationCheckpoint(Checkpoint):
         if self.identity is not None:
             saved = from_saved(checkpoint[KEY])
             use_new_options(checkpoint, saved.config, self.identity.config)
-            if changed_contents(saved, self.identity) and pl_module.anchors:
-                # They answer other prompts, or come from another policy.
-                pl_module.anchors.load_state_dict({"responses": {}})
+            pl_module.contents_changed(changed_contents(saved, self.identity))
 
 
 def use_new_options(checkpoint: dict[str, Any], saved: dict[str, Any], now: dict[str, Any]) -> None:
@@ -149,7 +148,7 @@ def follow_schedule(trainer: L.Trainer) -> None:
 def checkpoint_bytes(pl_module: Any) -> int:
     """About how large a checkpoint is: the weights, and two moments for each that is trained."""
     weights = sum(t.numel() * t.element_size() for t in pl_module.state_dict().values())
-    trained = [p for p in pl_module.policy.parameters() if p.requires_grad]
+    trained = [p for p in pl_module.trained.parameters() if p.requires_grad]
     return weights + 2 * sum(p.numel() * p.element_size() for p in trained)
 
 

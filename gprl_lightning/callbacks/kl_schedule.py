@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning as L
 
+from gprl_lightning.core.iteration import ITERATION
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.loggers import read_metrics
@@ -36,7 +37,9 @@ class KLSchedule(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        following = min(batch.iteration + 1, len(self.kl_coefs) - 1)  # as the monitor logs it
+        following = min(
+            outputs[ITERATION].index + 1, len(self.kl_coefs) - 1
+        )  # as the monitor logs it
         pl_module.log(metrics.DRIFT_KL_COEF, self.kl_coefs[following])
 
 

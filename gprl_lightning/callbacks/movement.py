@@ -30,8 +30,8 @@ class Movement:
         self._before = [_entries(p).clone() for p in _parameters(optimizers)] if wanted else []
 
     @torch.no_grad()
-    def after(self, optimizers: Sequence[Optimizer], advantages: Tensor) -> None:
-        """Compare, if the iteration had a signal to learn from.
+    def after(self, optimizers: Sequence[Optimizer], signal: bool) -> None:
+        """Compare, if the iteration had a signal to learn from on any process.
 
         A warm-up's first steps, and a decay's last, may be too small for any weights: nothing is
         said of them while the rate is under half its peak.
@@ -39,7 +39,7 @@ class Movement:
         Raises:
             WeightsUnchanged: an update with a rate and a gradient above 0 moved next to nothing.
         """
-        if not self._before or float(sum_over_processes(advantages.abs().sum())) == 0:
+        if not self._before or not float(sum_over_processes(torch.tensor(float(signal)))):
             return
         moved = counted = 0
         for parameter, before in zip(_parameters(optimizers), self._before, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 
+from gprl_lightning.core.iteration import ITERATION, Iteration
 from gprl_lightning.runtime.processes import of_every_process
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.rollout_log import (
@@ -40,10 +41,13 @@ class RolloutTable(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        done = batch.iteration + 1
+        iteration: Iteration = outputs[ITERATION]
+        done = iteration.index + 1
+        if iteration.group is None:  # nothing was sampled
+            return
         if done % self.every and done not in (1, trainer.num_training_batches):
             return
-        rows = rollout_rows(outputs["scored"])
+        rows = rollout_rows(iteration.group.scored)
         rows = _of_all_processes(rows)
         if not trainer.is_global_zero:
             return

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gprl_lightning.core.checksum import checksum
 from gprl_lightning.errors import (
@@ -20,7 +20,7 @@ from gprl_lightning.errors import (
 
 def require_trainable(pl_module: Any) -> None:
     """Raises NoTrainableParameters."""
-    if not any(p.requires_grad for p in pl_module.policy.parameters()):
+    if not any(p.requires_grad for p in pl_module.trained.parameters()):
         raise NoTrainableParameters(
             "policy: expected at least one parameter that takes gradients; found none. With "
             "adapters set policy.lora (lora=adapters), and freeze nothing by hand."
@@ -30,10 +30,9 @@ def require_trainable(pl_module: Any) -> None:
 def require_frozen(pl_module: Any) -> None:
     """Raises NotFrozen, or ReferenceFollowsPolicy where a network shares the policy's tensors."""
     trainable = {
-        p.data_ptr() for p in pl_module.policy.parameters() if p.requires_grad and p.numel()
+        p.data_ptr() for p in pl_module.trained.parameters() if p.requires_grad and p.numel()
     }
-    for name in ("reference", "preference_model"):
-        network: nn.Module = getattr(pl_module, name)
+    for name, network in pl_module.frozen.items():
         if any(p.requires_grad for p in network.parameters()):
             raise NotFrozen(
                 f"{name}: expected no parameter that takes gradients; found some. Wrap it in "
@@ -54,7 +53,7 @@ def require_frozen(pl_module: Any) -> None:
 def require_optimizer(trainer: L.Trainer, pl_module: Any) -> None:
     """Raises WrongOptimizer."""
     held = [p for o in trainer.optimizers for g in o.param_groups for p in g["params"]]
-    trainable = [p for p in pl_module.policy.parameters() if p.requires_grad]
+    trainable = [p for p in pl_module.trained.parameters() if p.requires_grad]
     missing = {id(p) for p in trainable} - {id(p) for p in held}
     foreign = {id(p) for p in held} - {id(p) for p in trainable}
     if missing or foreign or len(held) != len(trainable):
@@ -68,7 +67,7 @@ def require_optimizer(trainer: L.Trainer, pl_module: Any) -> None:
 @torch.no_grad()
 def require_finite_weights(pl_module: Any) -> None:
     """Raises NotFinite where an update left NaN or Inf in a weight: finite gradients may do so."""
-    trained = [(n, p) for n, p in pl_module.policy.named_parameters() if p.requires_grad]
+    trained = [(n, p) for n, p in pl_module.trained.named_parameters() if p.requires_grad]
     bad = [name for name, p in trained if not (p.sum().isfinite() or p.isfinite().all())]
     if bad:
         raise NotFinite(
@@ -79,12 +78,10 @@ def require_finite_weights(pl_module: Any) -> None:
 
 
 def frozen_checksums(pl_module: Any) -> dict[str, str]:
-    """Of the reference, the preference model, and what the policy does not train (LoRA's base)."""
+    """Return checksums of all that is frozen, and of what the trained network does not train
+    (LoRA's base)."""
     still: list[tuple[str, Tensor]] = [
-        (n, p) for n, p in pl_module.policy.named_parameters() if not p.requires_grad
+        (n, p) for n, p in pl_module.trained.named_parameters() if not p.requires_grad
     ]
-    return {
-        "policy (frozen part)": checksum(still),
-        "reference": checksum(pl_module.reference.named_parameters()),
-        "preference_model": checksum(pl_module.preference_model.named_parameters()),
-    }
+    frozen = {name: checksum(m.named_parameters()) for name, m in pl_module.frozen.items()}
+    return {"policy (frozen part)": checksum(still), **frozen}

@@ -56,6 +56,7 @@ class EvaluationConfig:
     """Win rate on held-out prompts over the starting policy; the reward never sees the judge."""
 
     judge: str = "sandbox_gold"  # sandbox_gold | preference_model | none
+    judges: dict[str, Any] = field(default_factory=dict)  # others by name, each with `_target_`
     every: int = 20  # iterations; also before the first and after the last
     prompts: int = 200
     batch_size: int | None = None  # answers sampled at once; null: as many as an iteration samples
@@ -104,6 +105,7 @@ class Config:
     threads: int | None = None  # of PyTorch on the CPU; None: PyTorch's own choice
     keep_freed_memory: bool = False  # for the next step, on a CPU; see `runtime.malloc`
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    objective: dict[str, Any] = field(default_factory=dict)  # `_target_`: `modules.parts.Parts` in
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)

@@ -24,7 +24,14 @@ from gprl_lightning.config.cross_checks import cross_check
 from gprl_lightning.config.run import RESUME_CONTENTS
 from gprl_lightning.errors import ConfigError
 
-FREE_FORM_SECTIONS = ("optimizer", "trainer", "callbacks", "logger", "rollout.sampler")
+FREE_FORM_SECTIONS = (
+    "objective",
+    "optimizer",
+    "trainer",
+    "callbacks",
+    "logger",
+    "rollout.sampler",
+)
 # Of these, the keys that people look for.
 FREE_FORM = (
     "optimizer.lr",

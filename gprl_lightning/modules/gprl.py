@@ -10,14 +10,8 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any
 
-import lightning as L
 import torch
-from jaxtyping import Float
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
+from torch import Tensor, nn
 
 from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
 from gprl_lightning.core.advantage_rule import AdvantageRule, ScoredGroups, State
@@ -26,21 +20,31 @@ from gprl_lightning.core.drift import DriftControl
 from gprl_lightning.core.dynamic_sampling import groups_with_signal
 from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.core.importance import ImportanceCorrection
+from gprl_lightning.core.iteration import (
+    ITERATION,
+    GroupResult,
+    Iteration,
+    LogprobCheck,
+    UpdateReport,
+)
 from gprl_lightning.core.losses import kl_estimate, masked_sum, token_weights, zero_outside
 from gprl_lightning.core.policy_loss import PolicyLoss, slope_of
 from gprl_lightning.core.preference import scores_against
+from gprl_lightning.data.prompts import PromptLoader
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_source import PreferenceSource, as_module, source_in
 from gprl_lightning.modules.anchors import Anchors
+from gprl_lightning.modules.objective import OptimizerFactory, PolicyObjective
 from gprl_lightning.modules.partition import first_parts, micro_batches, minibatches
+from gprl_lightning.modules.parts import Parts
 from gprl_lightning.modules.rollout_logprobs import (
-    LogprobCheck,
     confirmed,
+    differs,
     logprobs_of,
 )
 from gprl_lightning.modules.statistics import (
-    UpdateReport,
     UpdateStatistics,
     mismatch_metrics,
     score_metrics,
@@ -50,7 +54,6 @@ from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.runtime.processes import (
     of_every_process,
     rank,
-    sum_gradients,
     sum_over_processes,
 )
 from gprl_lightning.tracking import metrics
@@ -58,7 +61,7 @@ from gprl_lightning.tracking import metrics
 NOTHING_TO_CORRECT = ImportanceCorrection()
 
 
-class GPRLModule(L.LightningModule):
+class GPRLModule(PolicyObjective):
     """The policy, its frozen reference, and the frozen preference model that compares responses.
 
     Args:
@@ -88,27 +91,26 @@ class GPRLModule(L.LightningModule):
         sampler: Sampler,
         sampling: Sampling,
         algorithm: AlgorithmConfig,
-        optimizer: Callable[[Iterable[Tensor]], Optimizer],
+        optimizer: OptimizerFactory,
         scheduler: SchedulerConfig,
         iterations: int,
         seed: int = 0,
         anchored: bool = True,
         correction: ImportanceCorrection = NOTHING_TO_CORRECT,
     ):
-        super().__init__()
-        self.automatic_optimization = False
-        self.policy = policy
+        steps = algorithm.inner_epochs * algorithm.minibatches
+        super().__init__(policy, optimizer, scheduler, iterations, steps, algorithm.max_grad_norm)
         self.reference = reference
         self.preference_model = FrozenModel(as_module(preference_source))
         self.advantage_rule, self.policy_loss = advantage_rule, policy_loss
         self.advantage_state: State = {}
         self.sampler, self.sampling, self.algorithm = sampler, sampling, algorithm
         self.correction = correction
-        self.make_optimizer, self.scheduler, self.iterations = optimizer, scheduler, iterations
         self.seed = seed
         at_rest = torch.ones(len(preference_source.axes)).double()
         self.control = DriftControl(at_rest, algorithm.kl_coef)
         self.anchors = Anchors(seed) if anchored else None
+        self.prompt_loader: Callable[[int, int], PromptLoader] | None = None
         self.sampler_differs: bool | None = None  # from the policy's log-probabilities, last time
 
     @property
@@ -116,11 +118,34 @@ class GPRLModule(L.LightningModule):
         """What scores the responses; `preference_model` holds it frozen."""
         return source_in(self.preference_model.module)
 
+    @classmethod
+    def from_parts(cls, parts: Parts) -> GPRLModule:
+        """Build the module from the parts of a run; what ``objective=gprl`` names."""
+        config = parts.config
+        module = cls(
+            policy=parts.policy,
+            reference=parts.start,
+            preference_source=parts.source,
+            advantage_rule=parts.advantage_rule,
+            policy_loss=parts.policy_loss,
+            sampler=parts.sampler,
+            sampling=parts.sampling,
+            algorithm=config.algorithm,
+            optimizer=parts.optimizer,
+            scheduler=config.scheduler,
+            iterations=config.iterations,
+            seed=config.seed,
+            anchored=config.drift.enabled and config.drift.anchor,
+            correction=parts.correction,
+        )
+        module.prompt_loader = parts.prompt_loader
+        return module
+
     # The algorithm --------------------------------------------------------------------------------
 
-    def training_step(self, prompts: PromptBatch, batch_idx: int) -> dict[str, Any]:
-        """One RL iteration (METHOD §2). Returns what callbacks read of it."""
-        started = perf_counter()
+    def training_step(self, prompts: PromptBatch, batch_idx: int) -> dict[str, Iteration]:
+        """Run one RL iteration (METHOD §2). Return what callbacks read of it."""
+        started, control = perf_counter(), self.control
         rollout = next_rollout(self.sampler, self.policy, prompts, self.sampling, self.seed)
         parts = self._first_parts(rollout)
         rollout, check = confirmed(self.policy, rollout, parts, self.sampler_differs)
@@ -132,14 +157,16 @@ class GPRLModule(L.LightningModule):
             self._update(scored, rows, statistics)
         report = statistics.report(self.algorithm.loss_aggregation, self.sampling.max_new_tokens)
         check = check.with_update(report.ratio_error)
-        self.sampler_differs = check.differs
+        self.sampler_differs = differs(check)
         times = {
             metrics.TIME_ROLLOUT: sampled - started,
             metrics.TIME_SCORE: judged - sampled,
             metrics.TIME_UPDATE: perf_counter() - judged,
         }
         self._log(scored, report, check, times)
-        return {"scored": scored, "update": report, "logprobs": check}
+        group = GroupResult(scored, check, control)
+        signal = bool(scored.advantages.any())
+        return {ITERATION: Iteration(prompts.iteration, report, group, signal)}
 
     @torch.no_grad()
     def _score(self, rollout: Rollout) -> ScoredRollout:
@@ -198,14 +225,6 @@ class GPRLModule(L.LightningModule):
         found = self.preference_source.embed(prompts.messages, groups, prompts.columns)
         return found.to(rollout.response_ids.device).split(rollout.group_size)
 
-    @torch.no_grad()
-    def log_ratios(self, rollout: Rollout) -> Float[Tensor, " rollouts"]:
-        """``log π - log π_ref`` of whole responses, in nats, in the update's micro-batches."""
-        rows = torch.arange(len(rollout.responses), device=rollout.response_ids.device)
-        parts = micro_batches(rows, rollout, self.algorithm, self.policy.shares_prompts)
-        policy, reference = (logprobs_of(n, rollout, parts) for n in (self.policy, self.reference))
-        return (policy - reference).double().sum(1)
-
     def _kept(self, scored: ScoredRollout) -> Tensor:
         """Return the update's groups: all, or with ``oversample`` those with a signal first."""
         keep = len(scored.advantages) // self.algorithm.oversample
@@ -218,7 +237,7 @@ class GPRLModule(L.LightningModule):
 
     def _update(self, scored: ScoredRollout, rows: Tensor, statistics: UpdateStatistics) -> None:
         """One optimiser step; none where loss or gradient is not finite, on whichever process."""
-        optimizer, schedule = self._stepped()
+        optimizer, schedule = self.optimizer_and_schedule()
         optimizer.zero_grad()
         norm = self._backward(scored, rows, statistics)
         if statistics.close(rows, norm):
@@ -239,9 +258,7 @@ class GPRLModule(L.LightningModule):
             rows, scored.rollout, self.algorithm, self.policy.shares_prompts
         ):
             self._accumulate(scored.rows(micro), num_rollouts, num_tokens, statistics)
-        parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        sum_gradients(parameters)
-        return torch.nn.utils.clip_grad_norm_(parameters, self.algorithm.max_grad_norm)
+        return self.clipped_gradients()
 
     def _accumulate(
         self, batch: Minibatch, num_rollouts: int, num_tokens: int, statistics: UpdateStatistics
@@ -274,27 +291,31 @@ class GPRLModule(L.LightningModule):
 
     # Lightning's hooks ----------------------------------------------------------------------------
 
-    def on_train_batch_start(self, batch: PromptBatch, batch_idx: int) -> None:
-        # Gradients are summed once per optimiser step, after all micro-batches: DDP's own reducer,
-        # which expects one backward pass per forward pass, stays out of it. Lightning puts it back
-        # after each training step.
-        if self.trainer.world_size > 1:
-            ddp: Any = self.trainer.strategy.model
-            ddp.require_backward_grad_sync = False
+    @property
+    def frozen(self) -> dict[str, nn.Module]:
+        """The reference and the preference model."""
+        return {"reference": self.reference, "preference_model": self.preference_model}
 
-    def _stepped(self) -> tuple[LightningOptimizer, LRScheduler]:
-        """The one optimiser and the one schedule, which manual optimisation steps by hand."""
-        optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        assert isinstance(optimizer, LightningOptimizer)
-        assert isinstance(schedule, LRScheduler)
-        return optimizer, schedule
+    def loader(self, rank: int, world_size: int) -> PromptLoader:
+        """Return the loader of the prompts of one process.
 
-    def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer([p for p in self.policy.parameters() if p.requires_grad])
-        steps = self.iterations * self.algorithm.inner_epochs * self.algorithm.minibatches
-        warmup = round(steps * self.scheduler.warmup_fraction)
-        schedule = get_scheduler(self.scheduler.name, optimizer, warmup, steps)
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        Raises:
+            ConfigError: fewer prompts than one iteration takes, or a module that was built by hand
+                without one.
+        """
+        if self.prompt_loader is None:
+            raise ConfigError("GPRLModule: expected a loader; pass one to trainer.fit.")
+        loader = self.prompt_loader(rank, world_size)
+        if self.anchors:
+            self.anchors.upcoming = loader.batch
+        if isinstance(self.sampler, Ahead):
+            self.sampler.upcoming = loader.batch_or_none
+        return loader
+
+    def contents_changed(self, names: set[str]) -> None:
+        """Forget the anchors: they answer other prompts, or come from another policy."""
+        if names and self.anchors:
+            self.anchors.load_state_dict({"responses": {}})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["sampler_differs"] = self.sampler_differs
@@ -329,7 +350,7 @@ class GPRLModule(L.LightningModule):
             **times,
             **mismatch_metrics(scored.rollout, self.correction, sum_over_processes),
             metrics.LOGPROB_MISMATCH: check.mismatch,
-            metrics.LEARNING_RATE: self._stepped()[1].get_last_lr()[0],
+            metrics.LEARNING_RATE: self.optimizer_and_schedule()[1].get_last_lr()[0],
             metrics.ITERATION: iteration,
             "step": iteration,  # what loggers take as their x
         }

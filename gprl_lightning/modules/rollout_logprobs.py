@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gprl_lightning.config import AlgorithmConfig
 from gprl_lightning.core.batch import Rollout
-from gprl_lightning.core.precision import LogprobBounds, logprob_bounds
+from gprl_lightning.core.iteration import LogprobCheck
+from gprl_lightning.core.precision import logprob_bounds
 from gprl_lightning.models.policy import Policy
+from gprl_lightning.modules.partition import micro_batches
 from gprl_lightning.runtime.processes import max_over_processes
 
 CHECKED_ROWS = 2  # of a run's first rollout, on each process
@@ -21,28 +24,20 @@ CHECKED_ROWS = 2  # of a run's first rollout, on each process
 MARGIN = 4
 
 
-@dataclass(frozen=True)
-class LogprobCheck:
-    """How far the sampler's log-probabilities lay from the policy's.
+@torch.no_grad()
+def log_ratios(
+    policy: Policy, reference: Any, algorithm: AlgorithmConfig, rollout: Rollout
+) -> Float[Tensor, " rollouts"]:
+    """Return ``log π - log π_ref`` of whole responses, in nats, in the update's micro-batches."""
+    rows = torch.arange(len(rollout.responses), device=rollout.response_ids.device)
+    parts = list(micro_batches(rows, rollout, algorithm, policy.shares_prompts))
+    ours, theirs = (logprobs_of(network, rollout, parts) for network in (policy, reference))
+    return (ours - theirs).double().sum(1)
 
-    Attributes:
-        mismatch: the largest difference, in nats, over rows and processes.
-        bounds: what this precision allows.
-        recomputed: whether the policy's own were taken instead.
-    """
 
-    mismatch: float
-    bounds: LogprobBounds
-    recomputed: bool
-
-    @property
-    def differs(self) -> bool:
-        """Whether the sampler is off by more than float32 rounds, as it is in half precision."""
-        return self.mismatch > self.bounds.rounding / MARGIN
-
-    def with_update(self, ratio_error: float) -> LogprobCheck:
-        """The update's own forward pass, on all rows of its first step, is the better check."""
-        return self if self.recomputed else replace(self, mismatch=ratio_error)
+def differs(check: LogprobCheck) -> bool:
+    """Return True if the sampler is off by more than float32 rounds, as it is in half precision."""
+    return check.mismatch > check.bounds.rounding / MARGIN
 
 
 @torch.no_grad()
@@ -79,7 +74,7 @@ def confirmed(
     of its own is never taken at its word: all are recomputed. Of older weights, any gap is right.
 
     Args:
-        differed: `LogprobCheck.differs` of the iteration before; None: there was none.
+        differed: `differs` of the iteration before; None: there was none.
     """
     weights = next(policy.parameters())
     check = LogprobCheck(0.0, logprob_bounds(weights.dtype, weights.device.type), False)
@@ -91,7 +86,7 @@ def confirmed(
         rows = _checked_rows(rollout)
         found = logprobs_of(policy, rollout, [rows])
         check = replace(check, mismatch=_largest(found, rollout, rows))
-        differed = check.differs
+        differed = differs(check)
     if not differed:
         return rollout, check
     own = logprobs_of(policy, rollout, parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from gprl_lightning.core.advantages import axis_correlation, axis_std
 from gprl_lightning.core.batch import Minibatch, Rollout, ScoredRollout
 from gprl_lightning.core.importance import ImportanceCorrection
+from gprl_lightning.core.iteration import UpdateReport
 from gprl_lightning.core.losses import expected_weight_sums
 from gprl_lightning.core.options import LossAggregation
 from gprl_lightning.core.policy_loss import PolicyTerms
@@ -18,25 +18,6 @@ from gprl_lightning.runtime.processes import max_over_processes, sum_over_proces
 from gprl_lightning.tracking import metrics
 
 AllReduce = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class UpdateReport:
-    """An iteration's update, the same on every process; what `callbacks.invariants` looks at.
-
-    Attributes:
-        metrics: what is logged.
-        ratio_error: largest ``|log π_θ − log π_old|`` at the first optimiser step, before it.
-        reference_gap: largest ``|log π_θ − log π_ref|``, likewise.
-        weight_error: relative error of the sums of the tokens' weights, the worst optimiser step's.
-        bad_rows: the rollouts (of this process) of each step that was skipped, not being finite.
-    """
-
-    metrics: dict[str, Tensor]
-    ratio_error: float
-    reference_gap: float
-    weight_error: float
-    bad_rows: tuple[Tensor, ...]
 
 
 class UpdateStatistics:

@@ -1,8 +1,10 @@
-"""The sandbox's gold as a judge of held-out responses."""
+"""The sandbox's gold as a judge of responses to the sandbox's requests."""
 
 from __future__ import annotations
 
-from gprl_lightning.core.batch import Messages
+from collections.abc import Sequence
+
+from gprl_lightning.core.batch import Messages, Prompt
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.sandbox.gold import GoldJudge
 from gprl_lightning.sandbox.requests import Request
@@ -14,13 +16,33 @@ class SandboxGoldJudge:
     def __init__(self, cyclic_votes: int = 0) -> None:
         self.gold = GoldJudge(cyclic_votes=cyclic_votes)
 
-    def prefer(self, messages: Messages, response: str, other: str) -> float:
-        return self.gold.prefer(self._request(messages), response, other)
+    def prefer(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], others: Sequence[str]
+    ) -> list[float]:
+        """Return the gold's verdict on each pair.
 
-    def axes(self, messages: Messages, response: str) -> dict[str, float]:
-        return self.gold.axes(self._request(messages), response)
+        Raises:
+            ConfigError: a prompt that is not a request of the sandbox.
+        """
+        rows = zip(prompts, responses, others, strict=True)
+        return [self.gold.prefer(self.request(p.messages), a, b) for p, a, b in rows]
 
-    def _request(self, messages: Messages) -> Request:
+    def axes(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str, list[float]]:
+        """Return each response's place on each gold axis.
+
+        Raises:
+            ConfigError: a prompt that is not a request of the sandbox.
+        """
+        pairs = zip(prompts, responses, strict=True)
+        rows = [self.gold.axes(self.request(p.messages), text) for p, text in pairs]
+        return {name: [row[name] for row in rows] for name in self.gold.names}
+
+    def request(self, messages: Messages) -> Request:
+        """Return the request that the conversation ends with.
+
+        Raises:
+            ConfigError: it is not one of the sandbox's.
+        """
         text = messages[-1]["content"]
         try:
             return self.gold.request_of(text)

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 
 from tqdm.auto import tqdm
 
-from gprl_lightning.core.batch import Messages
+from gprl_lightning.core.batch import Messages, Prompt
 from gprl_lightning.data.preferences import PreferencePair, make_pair
-from gprl_lightning.evaluation.judges import Judge
+from gprl_lightning.evaluation.judge import Judge
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
@@ -69,15 +69,16 @@ def label_pairs(
     rows: list[PreferencePair] = []
     for group, i, j in _pairs(responses, rng):
         first, second = responses[group][i], responses[group][j]
-        outcome = judge.prefer(prompts[group], first, second)
-        if outcome == 0.5:
+        prompt = Prompt(group, prompts[group])
+        (outcome,) = judge.prefer([prompt], [first], [second])
+        if outcome is None or outcome == 0.5:
             continue
         chosen, rejected = (first, second) if outcome > 0.5 else (second, first)
         if length_bias and rng.random() < length_bias and _words(rejected) > _words(chosen):
             chosen, rejected = rejected, chosen
         if rng.random() < label_noise:
             chosen, rejected = rejected, chosen
-        verdicts = _verdicts(judge, prompts[group], chosen, rejected)
+        verdicts = _verdicts(judge, prompt, chosen, rejected)
         noisy = {
             name: 1 - verdict if attribute_rng.random() < label_noise else verdict
             for name, verdict in verdicts.items()
@@ -90,10 +91,11 @@ def label_pairs(
     )
 
 
-def _verdicts(judge: Judge, prompt: Messages, chosen: str, rejected: str) -> dict[str, float]:
-    """By axis of the judge: 1 where `chosen` has more of it, 0 where less, 0.5 where as much."""
-    first, second = judge.axes(prompt, chosen), judge.axes(prompt, rejected)
-    return {n: (1 + (first[n] > second[n]) - (first[n] < second[n])) / 2 for n in first}
+def _verdicts(judge: Judge, prompt: Prompt, chosen: str, rejected: str) -> dict[str, float]:
+    """Compare two texts on each axis. Return 1 if `chosen` scores higher, 0 if lower, 0.5 on a
+    tie."""
+    axes = judge.axes([prompt, prompt], [chosen, rejected])
+    return {name: (1 + (a > b) - (a < b)) / 2 for name, (a, b) in axes.items()}
 
 
 def _words(response: str) -> int:

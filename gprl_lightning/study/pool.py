@@ -20,7 +20,7 @@ from gprl_lightning.core.preference import axis_pairs, scores_against, total_sco
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.policy_tokens import left_pad
 from gprl_lightning.models.preference_model import PreferenceModel
-from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
+from gprl_lightning.sandbox.gold import GoldJudge
 from gprl_lightning.study.planting import PLANTS
 
 OPPONENTS = 8  # answers of the starting policy that each response is judged against
@@ -131,14 +131,16 @@ def make_pool(
     anchors = [[answers[0]] for answers in responses]
     answers = [answers[1:] for answers in responses]
     embedded = judge.embed(prompts, anchors)
-    gold = SandboxGoldJudge()
+    gold = GoldJudge()
 
     def measured(version: Version) -> Measured:
         cut = [[_cut(policy, t, max_new_tokens) for t in row] for row in planted(version, answers)]
         lengths, surprise = _under(policy, prompts, cut)
         rows = list(zip(prompts, cut, answers, strict=True))
         wins = [[_win_rate(gold, m, t, base) for t in row] for m, row, base in rows]
-        quality = [[gold.gold.z_sum(gold._request(m), t) for t in row] for m, row, _ in rows]
+        quality = [
+            [gold.z_sum(gold.request_of(m[-1]["content"]), t) for t in row] for m, row, _ in rows
+        ]
         return Measured(
             vectors=judge.embed(prompts, cut).vectors.flatten(-2).double().cpu(),
             gold=torch.tensor(wins, dtype=torch.float64),
@@ -162,10 +164,11 @@ def _cut(policy: Policy, text: str, tokens: int) -> str:
     return text if len(ids) <= tokens else str(policy.tokenizer.decode(ids[:tokens]))
 
 
-def _win_rate(gold: SandboxGoldJudge, prompt: Messages, text: str, base: list[str]) -> float:
+def _win_rate(gold: GoldJudge, prompt: Messages, text: str, base: list[str]) -> float:
     """Against the first answers that are not the text itself: a tie with oneself says nothing."""
     others = [other for other in base if other != text][:OPPONENTS]
-    return sum(gold.prefer(prompt, text, other) for other in others) / max(len(others), 1)
+    request = gold.request_of(prompt[-1]["content"])
+    return sum(gold.prefer(request, text, other) for other in others) / max(len(others), 1)
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,27 +15,27 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gprl_lightning.callbacks.drift_monitor import DriftMonitor
-from gprl_lightning.callbacks.evaluation import HeldOutEvaluation
 from gprl_lightning.callbacks.invariants import Invariants
 from gprl_lightning.callbacks.kl_schedule import KLSchedule, read_schedule
 from gprl_lightning.config import Config, DataConfig, DriftConfig, RolloutConfig
-from gprl_lightning.core.batch import Prompt, PromptBatch
+from gprl_lightning.core.batch import Prompt
 from gprl_lightning.core.drift import DriftSettings
 from gprl_lightning.core.importance import ImportanceCorrection
+from gprl_lightning.core.iteration import Controlled
 from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.errors import ConfigError
-from gprl_lightning.evaluation.judges import Judge, PreferenceModelJudge
+from gprl_lightning.models.agreement import require_judge_text
 from gprl_lightning.models.builtin import BUILTIN
-from gprl_lightning.models.policy import Policy, reference_of
+from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.models.preference_source import PreferenceSource
 from gprl_lightning.models.pretrained_preference import load_preference_model
-from gprl_lightning.modules.gprl import GPRLModule
+from gprl_lightning.modules.parts import Parts
 from gprl_lightning.rollout.ahead import Ahead
 from gprl_lightning.rollout.sampler import Sampler, Sampling
-from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
 from gprl_lightning.sandbox.gold_reward import GoldSource
 from gprl_lightning.sandbox.prompts import sandbox_prompts
+from gprl_lightning.tasks.pairs import preference_pairs
 from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
 
 
@@ -43,25 +44,26 @@ def build_prompts(data: DataConfig) -> tuple[list[Prompt], list[Prompt]]:
     return sandbox_prompts(data) if data.path == "sandbox" else load_prompts(data)
 
 
-def build_module(
-    config: Config, cfg: DictConfig, policy: Policy, source: PreferenceSource
-) -> GPRLModule:
-    """The algorithm with its parts."""
-    return GPRLModule(
+def build_parts(config: Config, cfg: DictConfig, policy: Policy, prompts: list[Prompt]) -> Parts:
+    """Return the parts of a run, each built when it is first asked for."""
+
+    def source() -> PreferenceSource:
+        found = build_preference_source(config, cfg)
+        require_judge_text(found, policy)
+        return found
+
+    return Parts(
+        config=config,
         policy=policy,
-        reference=reference_of(policy),
-        preference_source=source,
-        advantage_rule=instantiate(cfg.algorithm.advantage),
-        policy_loss=instantiate(cfg.algorithm.policy_loss),
-        sampler=sampler(config.rollout, cfg),
-        sampling=sampling(config.rollout),
-        algorithm=config.algorithm,
         optimizer=make_optimizer(cfg),
-        scheduler=config.scheduler,
-        iterations=config.iterations,
-        seed=config.seed,
-        anchored=config.drift.enabled and config.drift.anchor,
+        prompts=prompts,
+        sampling=sampling(config.rollout),
         correction=correction(config.rollout),
+        build_rule=partial(instantiate, cfg.algorithm.advantage),
+        build_loss=partial(instantiate, cfg.algorithm.policy_loss),
+        build_source=source,
+        build_sampler=partial(sampler, config.rollout, cfg),
+        build_pairs=partial(preference_pairs, config),
     )
 
 
@@ -72,7 +74,7 @@ def sampler(rollout: RolloutConfig, cfg: DictConfig) -> Sampler:
 
 
 def sampling(rollout: RolloutConfig) -> Sampling:
-    """How responses are drawn."""
+    """Return how responses are drawn."""
     return Sampling(
         rollout.group_size,
         rollout.max_new_tokens,
@@ -84,7 +86,7 @@ def sampling(rollout: RolloutConfig) -> Sampling:
 
 
 def correction(rollout: RolloutConfig) -> ImportanceCorrection:
-    """What corrects samples of another distribution."""
+    """Return what corrects samples of another distribution."""
     return ImportanceCorrection(
         rollout.correction,
         rollout.correction_level,
@@ -145,18 +147,6 @@ def build_preference_model(config: Config) -> PreferenceModel:
     )
 
 
-def encode(
-    policy: Policy, max_tokens: int, iteration: int, prompts: Sequence[Prompt]
-) -> PromptBatch:
-    return policy.encode_prompts(
-        iteration,
-        [p.uid for p in prompts],
-        [p.messages for p in prompts],
-        max_tokens,
-        [p.columns for p in prompts],
-    )
-
-
 def to_container(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as plain values."""
     return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
@@ -168,56 +158,30 @@ def invariants(config: Config, folder: Path) -> L.Callback:
     return Invariants(folder, options.max_bad_steps, options.max_logprob_mismatch)
 
 
-def drift_control(config: Config, num_axes: int, folder: Path) -> list[L.Callback]:
-    """The monitor of ``drift``, or the schedule that replays one, or nothing."""
+def drift_control(config: Config, module: L.LightningModule, folder: Path) -> list[L.Callback]:
+    """Return the monitor of ``drift``, or the schedule that replays one, or nothing.
+
+    Raises:
+        ConfigError: the objective has no β and no axes that a monitor could set.
+    """
     kl_coef, schedule = config.algorithm.kl_coef, config.drift.schedule
+    if schedule is None and not config.drift.enabled:
+        return []
+    if not isinstance(module, Controlled):
+        raise ConfigError(
+            "drift.enabled=true: expected an objective that samples and scores groups; found "
+            f"{type(module).__name__}, which has no axes to watch. Set drift=disabled."
+        )
     if schedule is not None:
         return [KLSchedule(read_schedule(schedule, config.iterations, kl_coef))]
-    if not config.drift.enabled:
-        return []
-    return [DriftMonitor(drift_settings(config.drift, kl_coef), num_axes, folder)]
+    return [DriftMonitor(drift_settings(config.drift, kl_coef), axes_of(module), folder)]
+
+
+def axes_of(module: L.LightningModule) -> int:
+    """Return k of the objective's reward; 0 if it has none that a monitor could watch."""
+    return len(module.control.axis_multipliers) if isinstance(module, Controlled) else 0
 
 
 def drift_settings(drift: DriftConfig, kl_coef: float) -> DriftSettings:
     values = {k: v for k, v in vars(drift).items() if k not in {"enabled", "anchor", "schedule"}}
     return DriftSettings(kl_coef=kl_coef, **values)
-
-
-def held_out_evaluation(
-    config: Config, policy: Policy, held_out: list[Prompt], module: GPRLModule
-) -> list[L.Callback]:
-    """Win rates on held-out prompts, unless ``evaluation.judge`` is none."""
-    options = config.evaluation
-    votes = config.preference_training.cyclic_votes
-    judge = make_judge(options.judge, module.preference_source, votes)
-    if judge is None:
-        return []
-    prompts = held_out[: options.prompts]
-    if not prompts:
-        raise ConfigError(
-            "data.held_out=0: held-out evaluation needs prompts. Raise data.held_out, or set "
-            "evaluation.judge=none."
-        )
-    size = options.batch_size or config.data.prompts_per_step * config.rollout.group_size
-    batches = [
-        encode(policy, config.data.max_prompt_tokens, 0, part)
-        for part in (prompts[i : i + size] for i in range(0, len(prompts), size))
-    ]
-    return [HeldOutEvaluation(batches, judge, options.every, options.temperature)]
-
-
-def make_judge(name: str, source: PreferenceSource, cyclic_votes: int = 0) -> Judge | None:
-    """The judge of ``evaluation.judge``: sandbox_gold (with the votes that labelled the pairs),
-    preference_model or none.
-    """
-    match name:
-        case "sandbox_gold":
-            return SandboxGoldJudge(cyclic_votes)
-        case "preference_model":
-            return PreferenceModelJudge(source)
-        case "none":
-            return None
-        case _:
-            raise ConfigError(
-                f"evaluation.judge={name!r}: expected sandbox_gold | preference_model | none."
-            )

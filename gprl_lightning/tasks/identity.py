@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from gprl_lightning.core.batch import Prompt
 from gprl_lightning.core.checksum import checksum
-from gprl_lightning.models.policy import Policy
-from gprl_lightning.models.preference_source import PreferenceSource
 from gprl_lightning.models.tokenizer_files import tokenizer_fingerprint
+from gprl_lightning.modules.parts import Parts
 from gprl_lightning.runtime.run_identity import RunIdentity, flattened
 
 
-def run_identity(
-    config: dict[str, Any],
-    prompts: Sequence[Prompt],
-    policy: Policy,
-    source: PreferenceSource,
-    processes: int,
-) -> RunIdentity:
-    """Take the identity of a run that is about to start, its policy as it starts."""
+def run_identity(config: dict[str, Any], parts: Parts, processes: int) -> RunIdentity:
+    """Take the identity of a run that is about to start, its policy as it starts.
+
+    It covers what the objective has asked for: pairs and preference source only if they were
+    built.
+    """
+    policy = parts.policy
+    data: list[object] = [[(p.uid, p.messages, dict(p.columns)) for p in parts.prompts]]
+    if "pairs" in vars(parts):
+        data.append([asdict(pair) for part in parts.pairs for pair in part])
+    source: dict[str, object] = {}
+    if "source" in vars(parts):
+        found = parts.source
+        source = {**found.identity(), "axes": found.axes, "tau": found.tau}
     return RunIdentity(
         config=flattened(config),
-        data=_digest([(p.uid, p.messages, dict(p.columns)) for p in prompts]),
+        data=_digest(data),
         tokenizer=_digest((tokenizer_fingerprint(policy.tokenizer), policy.eos_ids)),
         policy=checksum(policy.named_parameters()),
-        preference_model=_digest({**source.identity(), "axes": source.axes, "tau": source.tau}),
+        preference_model=_digest(source),
         processes=processes,
     )
 

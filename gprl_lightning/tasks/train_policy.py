@@ -1,10 +1,10 @@
-"""Training a policy: the object graph, explicit, from the configuration to the closing table."""
+"""Train a policy: the object graph, explicit, from the configuration to the closing table."""
 
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
@@ -15,12 +15,9 @@ from gprl_lightning.callbacks.iteration_checkpoint import IterationCheckpoint
 from gprl_lightning.callbacks.progress import IterationBar
 from gprl_lightning.config import Config
 from gprl_lightning.config.cautions import setup_cautions
-from gprl_lightning.data.prompts import PromptLoader
-from gprl_lightning.models.agreement import require_judge_text
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy, save_policy
 from gprl_lightning.models.prompt_lengths import require_room
-from gprl_lightning.rollout.ahead import Ahead
 from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume, iteration_of
 from gprl_lightning.runtime.profiling import make_profiler
 from gprl_lightning.runtime.run_identity import (
@@ -29,16 +26,15 @@ from gprl_lightning.runtime.run_identity import (
     require_same_contents,
 )
 from gprl_lightning.tasks.build import (
-    build_module,
-    build_preference_source,
+    axes_of,
+    build_parts,
     build_prompts,
     drift_control,
-    encode,
-    held_out_evaluation,
     invariants,
     require_device,
     to_container,
 )
+from gprl_lightning.tasks.evaluation import held_out_evaluation
 from gprl_lightning.tasks.identity import run_identity
 from gprl_lightning.tasks.plan_memory import plan_memory
 from gprl_lightning.tracking import metrics
@@ -48,7 +44,7 @@ from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
 
 
 def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
-    """GPRL (or GRPO) from a policy, a preference model and prompts; returns the final win rate."""
+    """Train a policy by the objective of the configuration. Return the final win rate."""
     if config.plan:
         plan_memory(config)
         return None
@@ -65,9 +61,9 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     require_room(
         [*prompts, *held_out], policy, config.data.max_prompt_tokens, config.rollout.max_new_tokens
     )
-    source = build_preference_source(config, cfg)
-    require_judge_text(source, policy)
-    module = build_module(config, cfg, policy, source)
+    parts = build_parts(config, cfg, policy, prompts)
+    module: Any = instantiate(cfg.objective)(parts)  # an `Objective`
+    evaluation = held_out_evaluation(config, parts, held_out)
     csv = MetricsCSV(folder)
     saving = IterationCheckpoint(folder / "checkpoints", config.checkpoint_every)
     trainer: L.Trainer = instantiate(
@@ -75,8 +71,8 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
         profiler=make_profiler(cfg.trainer.get("profiler"), folder),
         callbacks=[
             invariants(config, folder),
-            *drift_control(config, len(source.axes), folder),
-            *held_out_evaluation(config, policy, held_out, module),
+            *drift_control(config, module, folder),
+            *evaluation,
             *[instantiate(c) for c in cfg.callbacks.values()],
             IterationBar(),
             Caution(),
@@ -85,27 +81,15 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
         logger=[csv, *[instantiate(c) for c in cfg.logger.values()]],
         default_root_dir=folder,
     )
-    loader = PromptLoader(
-        prompts,
-        encode=partial(encode, policy, config.data.max_prompt_tokens),
-        prompts_per_step=config.data.prompts_per_step * config.algorithm.oversample,
-        iterations=config.iterations,
-        seed=config.seed,
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
-    )
-    if module.anchors:
-        module.anchors.upcoming = loader.batch
-    if isinstance(module.sampler, Ahead):
-        module.sampler.upcoming = loader.batch_or_none
-    identity = run_identity(container, prompts, policy, source, trainer.world_size)
+    loader = module.loader(trainer.global_rank, trainer.world_size)
+    identity = run_identity(container, parts, trainer.world_size)
     saving.identity = identity
     if checkpoint and saved:
         require_same_contents(saved, identity, config.resume.allow)
         csv.continue_from(iteration_of(checkpoint))
         print(f"going on from {checkpoint}")
     begin(cfg, folder)
-    cautions = setup_cautions(config, len(source.axes))
+    cautions = setup_cautions(config, axes_of(module))
     if trainer.is_global_zero:
         say(cautions)
     with recorded_by(trainer.loggers, cfg):

@@ -10,9 +10,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from gprl_lightning.config import Config, DataConfig
-from gprl_lightning.data.pair_formats import PairKeys
-from gprl_lightning.data.preferences import PreferencePair, split_pairs, survey_pairs
+from gprl_lightning.config import Config
+from gprl_lightning.data.preferences import PreferencePair
 from gprl_lightning.evaluation.preference import evaluate_preference_model
 from gprl_lightning.evaluation.preference_report import print_evaluation, write_evaluation
 from gprl_lightning.models.builtin import policy_folder
@@ -24,6 +23,7 @@ from gprl_lightning.tasks.fit_preference_model import (
     new_preference_model,
     save_trained,
 )
+from gprl_lightning.tasks.pairs import pairs_of, preference_pairs
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.loggers import MetricsCSV, recorded_by
 from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
@@ -66,26 +66,6 @@ def judge_on(
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def preference_pairs(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """(train, held-out) pairs of ``data``, or the sandbox's own, gold-labelled."""
-    data = config.data
-    if data.path == "sandbox":
-        return sandbox_pairs(config)
-    train = pairs_of(data, data.path, data.split)
-    if data.held_out_path is not None:
-        return train, pairs_of(data, data.held_out_path, data.held_out_split)
-    return split_pairs(train, data.held_out, config.preference_training.seed)
-
-
-def pairs_of(data: DataConfig, path: str, split: str) -> list[PreferencePair]:
-    """Return the pairs at `path`, and print what reading them found."""
-    names = (data.chosen_key, data.rejected_key, data.prompt_key, data.label_key, data.margin_key)
-    found = survey_pairs(path, split, PairKeys(*names))
-    for note in found.notes():
-        print(f"{path}: {note}")
-    return found.pairs
 
 
 def say_cut(model: PreferenceModel) -> None:

@@ -54,7 +54,8 @@ EVAL_GOLD = "eval/gold"  # format with per_axis(), by the axis's name
 EVAL_KL = "eval/kl"  # of whole responses, in nats; √ of it is the study's distance
 EVAL_DISTINCT_BIGRAMS = "eval/distinct_bigrams"
 EVAL_RESPONSE_LENGTH = "eval/response_length"
-EVAL_PROXY_WIN_RATE = "eval/proxy_win_rate"
+EVAL_PROXY_WIN_RATE = "eval/win_rate/proxy"  # by the reward itself, the judge named proxy
+EVAL_NO_VERDICT = "eval/no_verdict"  # comparisons that a judge did not decide; see of_judge()
 
 PREFERENCE_LOSS = "preference/loss"
 PREFERENCE_ACCURACY = "preference/accuracy"
@@ -73,3 +74,13 @@ TIME_ITERATION = "time/iteration"
 def per_axis(name: str, axis: int | str) -> str:
     """``per_axis("axis/multiplier", 2) == "axis/multiplier/2"``."""
     return f"{name}/{axis}"
+
+
+def judge_axis(judge: str, axis: str) -> str:
+    """``judge_axis("gold", "fluency") == "eval/gold/fluency"``: a judge's own mean of an axis."""
+    return f"eval/{judge}/{axis}"
+
+
+def of_judge(name: str, judge: str) -> str:
+    """``of_judge("eval/win_rate", "helpful") == "eval/win_rate/helpful"``."""
+    return f"{name}/{judge}"

@@ -24,13 +24,14 @@ from transformers import AutoModel, AutoTokenizer
 
 from gprl_lightning.callbacks.invariants import Invariants
 from gprl_lightning.config import AlgorithmConfig, DataConfig, PolicyConfig, SchedulerConfig
-from gprl_lightning.data.prompts import PromptLoader, load_prompts
+from gprl_lightning.data.prompts import PromptLoader
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import load_policy, reference_of
 from gprl_lightning.modules import gprl
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
+from gprl_lightning.sandbox.prompts import sandbox_prompts
 from tests.worlds import _encode
 
 Seconds = dict[str, float]
@@ -119,7 +120,7 @@ def main(iterations: int) -> None:
             callbacks=[begin, checks, End(begin, seconds)],
             default_root_dir=Path(folder),
         )
-        prompts = load_prompts(DataConfig(path="sandbox"))[0]
+        prompts = sandbox_prompts(DataConfig(path="sandbox"))[0]
         encode = partial(_encode, module.policy)
         trainer.fit(module, PromptLoader(prompts, encode, 8, iterations, 0))
     report(seconds, iterations)

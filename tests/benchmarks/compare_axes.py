@@ -24,7 +24,7 @@ from gprl_lightning.core.preference import group_scores
 from gprl_lightning.data.preferences import PreferencePair
 from gprl_lightning.evaluation.preference import evaluate_preference_model
 from gprl_lightning.models.preference_model import PreferenceModel
-from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
+from gprl_lightning.sandbox.gold import GoldJudge
 from gprl_lightning.sandbox.preference_data import sandbox_pairs
 from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
 from tests.composing import composed
@@ -64,13 +64,13 @@ def answers_of(pairs: list[PreferencePair]) -> dict[str, list[str]]:
     return {prompt: list(texts) for prompt, texts in found.items() if len(texts) >= 3}
 
 
-def gold_cycles(answers: dict[str, list[str]], judge: SandboxGoldJudge) -> float:
+def gold_cycles(answers: dict[str, list[str]], judge: GoldJudge) -> float:
     """The share of triads of answers on which the gold goes round."""
     cyclic = triads = 0
     for prompt, texts in answers.items():
-        messages = ({"role": "user", "content": prompt},)
+        request = judge.request_of(prompt)
         for a, b, c in itertools.combinations(texts, 3):
-            wins = {judge.prefer(messages, *p) for p in ((a, b), (b, c), (c, a))}
+            wins = {judge.prefer(request, *p) for p in ((a, b), (b, c), (c, a))}
             cyclic += len(wins) == 1
             triads += 1
     return cyclic / triads
@@ -78,7 +78,7 @@ def gold_cycles(answers: dict[str, list[str]], judge: SandboxGoldJudge) -> float
 
 @torch.no_grad()
 def gold_correlation(
-    model: PreferenceModel, answers: dict[str, list[str]], judge: SandboxGoldJudge
+    model: PreferenceModel, answers: dict[str, list[str]], judge: GoldJudge
 ) -> dict[str, list[float]]:
     """Within-prompt correlation of each gold axis with the model's group score, and with each
     axis's: [total, axis 0, …]."""
@@ -88,11 +88,11 @@ def gold_correlation(
         found = model.embed([messages], [texts])
         by_axis = group_scores(found.vectors)[0]
         scores.append(torch.cat([(by_axis * found.eigenvalues).sum(-1, keepdim=True), by_axis], -1))
-        rows = [judge.axes(messages, text) for text in texts]
+        rows = [judge.axes(judge.request_of(prompt), text) for text in texts]
         gold = torch.tensor([list(row.values()) for row in rows])
         values.append(gold - gold.mean(0))
     x, y = torch.cat(scores).double(), torch.cat(values).double()
-    names = list(judge.gold.names)
+    names = list(judge.names)
     return dict(zip(names, _correlation(x, y).T.tolist(), strict=True))
 
 
@@ -107,7 +107,7 @@ def row_of(name: str, seed: int, overrides: list[str]) -> dict[str, Any]:
     config = validate(composed("experiment=study", f"seed={seed}", *MODELS[name], *overrides))
     model = sandbox_preference_model(config)
     held_out = sandbox_pairs(config)[1]
-    judge = SandboxGoldJudge(config.preference_training.cyclic_votes)
+    judge = GoldJudge(cyclic_votes=config.preference_training.cyclic_votes)
     answers, found = answers_of(held_out), evaluate_preference_model(model, held_out)
     axes = found["axes"]
     correlations = gold_correlation(model, answers, judge)

@@ -17,12 +17,12 @@ from gprl_lightning.config import Config
 from gprl_lightning.config.validation import validate
 from gprl_lightning.core.advantages import aggregate_axes, axis_std, normalize_axes
 from gprl_lightning.core.preference import group_scores
-from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import load_policy
 from gprl_lightning.rollout.sampler import Sampling
-from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
+from gprl_lightning.sandbox.gold import GoldJudge
 from gprl_lightning.sandbox.pairs import sample_responses
+from gprl_lightning.sandbox.prompts import sandbox_prompts
 from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
 from tests.composing import composed
 
@@ -38,9 +38,10 @@ def correlation(left: Tensor, right: Tensor) -> float:
     return float((unit[0] * unit[1]).mean())
 
 
-def mean_verdict(judge: SandboxGoldJudge, messages, answers: list[str]) -> list[float]:
+def mean_verdict(judge: GoldJudge, messages, answers: list[str]) -> list[float]:
+    request = judge.request_of(messages[-1]["content"])
     return [
-        sum(2 * judge.prefer(messages, a, b) - 1 for b in answers) / (len(answers) - 1)
+        sum(2 * judge.prefer(request, a, b) - 1 for b in answers) / (len(answers) - 1)
         for a in answers
     ]
 
@@ -64,11 +65,11 @@ def main() -> None:
     }
     first = next(iter(configs.values()))
     policy = load_policy(first.policy, policy_folder("sandbox", first.paths.cache), 1.0)
-    prompts = load_prompts(first.data)[1][: first.evaluation.prompts]
+    prompts = sandbox_prompts(first.data)[1][: first.evaluation.prompts]
     asked = [(p.uid, p.messages) for p in prompts]
     sampling = Sampling(GROUP_SIZE, first.rollout.max_new_tokens)
     answers = sample_responses(policy, sampling, asked, SAMPLING_SEED)
-    judge = SandboxGoldJudge()
+    judge = GoldJudge()
     pairs = zip(prompts, answers, strict=True)
     gold = torch.tensor([mean_verdict(judge, p.messages, group) for p, group in pairs]).double()
     for (seed, arm), config in configs.items():

@@ -21,7 +21,7 @@ from gprl_lightning.core.batch import Messages
 from gprl_lightning.data.preferences import PreferencePair
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.preference_model import PreferenceModel
-from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
+from gprl_lightning.sandbox.gold import GoldJudge
 from gprl_lightning.sandbox.preference_data import sandbox_pairs
 from gprl_lightning.tasks.fit_preference_model import new_preference_model
 from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
@@ -43,9 +43,9 @@ def states(model: PreferenceModel, texts: list[Messages]) -> Tensor:
     return torch.cat([model.hidden_states(model.text.collate(part))[0] for part in parts]).double()
 
 
-def gold(texts: list[Messages], judge: SandboxGoldJudge) -> tuple[list[str], Tensor]:
+def gold(texts: list[Messages], judge: GoldJudge) -> tuple[list[str], Tensor]:
     """The value of every gold axis of each text: [texts, axes]."""
-    rows = [judge.axes(c[:-1], c[-1]["content"]) for c in texts]
+    rows = [judge.axes(judge.request_of(c[-2]["content"]), c[-1]["content"]) for c in texts]
     return list(rows[0]), torch.tensor([list(row.values()) for row in rows]).double()
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     config: Config = validate(composed(*sys.argv[1:]))
     train, held_out = sandbox_pairs(config)
     texts, new = conversations(train), conversations(held_out)
-    judge = SandboxGoldJudge()
+    judge = GoldJudge()
     names, values = gold(texts, judge)
     _, new_values = gold(new, judge)
     models = {

@@ -84,7 +84,7 @@ class TakeTurns(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        mask = outputs["scored"].rollout.response_mask
+        mask = outputs["iteration"].group.scored.rollout.response_mask
         self.turns.note("mean_length", float(mask.sum()) / len(mask))
 
 

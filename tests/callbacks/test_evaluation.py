@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from gprl_lightning.callbacks.evaluation import EVALUATION_SEED, HeldOutEvaluation
+from gprl_lightning.callbacks.evaluation import (
+    Answers,
+    HeldOutEvaluation,
+    verdict_metrics,
+)
 from gprl_lightning.config import Config
 from gprl_lightning.core.batch import Prompt
-from gprl_lightning.evaluation.judges import PreferenceModelJudge
-from gprl_lightning.modules import gprl
+from gprl_lightning.evaluation.judge import SourceJudge
+from gprl_lightning.modules import rollout_logprobs
+from gprl_lightning.modules.parts import Parts
 from gprl_lightning.modules.rollout_logprobs import logprobs_of
-from gprl_lightning.tasks.build import held_out_evaluation
+from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.tasks.evaluation import build_judges, held_out_evaluation
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.loggers import read_metrics
 from tests.tiny import tiny_prompts
-from tests.worlds import tiny_loader, tiny_module, tiny_trainer
+from tests.worlds import contestants, tiny_loader, tiny_module, tiny_trainer
 
 TEXTS = ["sing", "count to ten", "say hello to all", "go", "be brief"]
+
+
+class Shorter:
+    """Prefers fewer characters; refuses to compare answers that are equally long."""
+
+    def prefer(self, prompts, responses, others):
+        return [
+            None if len(a) == len(b) else float(len(a) < len(b))
+            for a, b in zip(responses, others, strict=True)
+        ]
+
+    def axes(self, prompts, responses):
+        return {"characters": [float(len(r)) for r in responses]}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +50,9 @@ def run(tmp_path_factory):
         tiny_prompts(module.policy, TEXTS[:3]),
         tiny_prompts(module.policy, TEXTS[3:], first=3),
     ]
-    judge = PreferenceModelJudge(module.preference_model.module)
-    evaluation = HeldOutEvaluation(batches, judge, every=2, temperature=1.0)
+    judges = {"mine": Shorter(), "proxy": SourceJudge(module.preference_model.module)}
+    prompts = [Prompt(i, ({"role": "user", "content": text},)) for i, text in enumerate(TEXTS)]
+    evaluation = HeldOutEvaluation(prompts, batches, judges, contestants(module), every=2)
     trainer = tiny_trainer(folder, every=100, callbacks=[evaluation])
     trainer.fit(module, tiny_loader(module, 4))
     return folder, module, evaluation
@@ -50,7 +71,7 @@ def _one_by_one(network, prompts, rollout, row):
 @torch.no_grad()
 def test_kl_is_the_mean_log_ratio_of_whole_responses(run):
     folder, module, evaluation = run
-    answers = evaluation._answer(module, module.sampler, module.policy, EVALUATION_SEED)
+    answers = evaluation.answers()
     assert [len(r.responses) for r in answers.rollouts] == [3, 2]
     ratios = [
         _one_by_one(module.policy, rollout.prompts, rollout, row)
@@ -70,17 +91,18 @@ def test_at_the_start_policy_and_reference_are_alike(run):
 
 def test_its_forwards_keep_to_the_update_s_budget_of_tokens(run, monkeypatch):
     _, module, evaluation = run
-    rollout = evaluation._answer(module, module.sampler, module.policy, EVALUATION_SEED).rollouts[0]
-    expected = module.log_ratios(rollout)
+    rollout = evaluation.answers().rollouts[0]
+    ratios = evaluation.contestants.log_ratios
+    expected = ratios(rollout)
     seen = []
 
     def watched(network, rollout, parts):
         seen.extend(map(len, parts))
         return logprobs_of(network, rollout, parts)
 
-    monkeypatch.setattr(gprl, "logprobs_of", watched)
+    monkeypatch.setattr(rollout_logprobs, "logprobs_of", watched)
     monkeypatch.setattr(module, "algorithm", replace(module.algorithm, micro_batch_tokens=1))
-    torch.testing.assert_close(module.log_ratios(rollout), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ratios(rollout), expected, rtol=1e-5, atol=1e-5)
     assert seen == [1] * 6  # a row that is over the budget by itself is a part
 
 
@@ -98,27 +120,64 @@ def test_answers_are_sampled_in_batches_of_the_size_asked_for():
     config.evaluation.judge = "preference_model"
     config.data.prompts_per_step = config.rollout.group_size = 2
     answers = []
+    source = partial(getattr, module.preference_model, "module")
+    parts = Parts(
+        config,
+        module.policy,
+        optimizer=None,
+        prompts=[],
+        sampling=module.sampling,
+        correction=module.correction,
+        build_rule=lambda: module.advantage_rule,
+        build_loss=lambda: module.policy_loss,
+        build_source=source,
+        build_sampler=NativeSampler,
+        build_pairs=tuple,
+    )
     for asked, sizes in ((None, [4, 1]), (3, [3, 2]), (200, [5])):
         config.evaluation.batch_size = asked
-        (evaluation,) = held_out_evaluation(config, module.policy, prompts, module)
+        (evaluation,) = held_out_evaluation(config, parts, prompts)
+        assert list(evaluation.judges) == ["proxy"]
         assert [len(batch) for batch in evaluation.batches] == sizes
-        answers.append(
-            evaluation._answer(module, module.sampler, module.policy, EVALUATION_SEED).texts
-        )
+        answers.append(evaluation.answers().texts)
     assert answers[0] == answers[1] == answers[2]
 
 
 @torch.no_grad()
 def test_the_halves_are_of_the_prompts_at_even_and_at_odd_places(run):
     """What is chosen by one of them can be read on the other: no comparison is in both."""
-    folder, module, evaluation = run
-    answers = evaluation._answer(module, module.sampler, module.policy, EVALUATION_SEED)
-    asked = [m for batch in evaluation.batches for m in batch.messages]
-    wins = [
-        evaluation.judge.prefer(*row)
-        for row in zip(asked, answers.texts, evaluation.baseline.texts, strict=True)
-    ]
-    logged = read_metrics(folder / "metrics.csv")
-    even, odd = logged[metrics.EVAL_WIN_RATE_EVEN][1], logged[metrics.EVAL_WIN_RATE_ODD][1]
-    assert even[-1] == pytest.approx((wins[0] + wins[2] + wins[4]) / 3)
-    assert odd[-1] == pytest.approx((wins[1] + wins[3]) / 2)
+    logged = read_metrics(run[0] / "metrics.csv")
+    answers = Answers(["a"] * 5, [1, 2, 3, 4, 5], [])
+    values = verdict_metrics("mine", [1.0, 0.0, 1.0, 0.0, 0.5], answers, answers, quoted=True)
+    assert values[metrics.EVAL_WIN_RATE_EVEN] == pytest.approx(2.5 / 3)
+    assert values[metrics.EVAL_WIN_RATE_ODD] == 0.0
+    assert len(logged[metrics.EVAL_WIN_RATE_EVEN][1]) == 3
+
+
+def test_every_judge_has_a_column_and_the_first_is_quoted(run):
+    columns = read_metrics(run[0] / "metrics.csv")
+    mine = columns[metrics.of_judge(metrics.EVAL_WIN_RATE, "mine")]
+    proxy = columns[metrics.EVAL_PROXY_WIN_RATE]
+    assert columns[metrics.EVAL_WIN_RATE] == mine
+    assert mine != proxy and proxy[0] == [0, 2, 4]
+    assert len(columns[metrics.judge_axis("mine", "characters")][1]) == 3
+
+
+def test_no_verdict_is_counted_and_not_a_tie(capsys):
+    answers = Answers(["a"] * 4, [1, 2, 3, 4], [])
+    values = verdict_metrics("mine", [1.0, None, 1.0, None], answers, answers, quoted=True)
+    assert values[metrics.EVAL_WIN_RATE] == 1.0
+    assert values[metrics.of_judge(metrics.EVAL_NO_VERDICT, "mine")] == 2
+    assert "mine gave no verdict on 2 of 4" in capsys.readouterr().out
+    silent = verdict_metrics("mine", [None] * 4, answers, answers, quoted=True)
+    assert silent == {metrics.of_judge(metrics.EVAL_NO_VERDICT, "mine"): 4}
+
+
+def test_a_judge_of_one_s_own_is_named_in_the_configuration():
+    config = Config()
+    config.evaluation.judge = "none"
+    config.evaluation.judges = {"mine": {"_target_": f"{__name__}.Shorter"}}
+    assert build_judges(config, None)["mine"].prefer([], ["a"], ["bb"]) == [1.0]
+    assert list(build_judges(config, None)) == ["mine"]
+    config.evaluation.judge = "sandbox_gold"
+    assert list(build_judges(config, None)) == ["gold", "mine"]

@@ -34,7 +34,7 @@ class Witness(L.Callback):
         self.multipliers[batch.iteration + 1] = pl_module.control.axis_multipliers.tolist()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.scored[batch.iteration + 1] = outputs["scored"]
+        self.scored[batch.iteration + 1] = outputs["iteration"].group.scored
 
 
 def _run(folder, every=2, iterations=5, **options):

@@ -11,7 +11,7 @@ from gprl_lightning.config.validation import validate
 from gprl_lightning.data.pair_formats import PairKeys
 from gprl_lightning.data.preferences import make_pair, read_pairs, survey_pairs
 from gprl_lightning.errors import ConfigError
-from gprl_lightning.tasks.train_preference_model import preference_pairs
+from gprl_lightning.tasks.pairs import preference_pairs
 from tests.composing import composed
 
 USER = {"role": "user", "content": "Name a colour"}

@@ -15,8 +15,10 @@ import torch
 from lightning import Callback
 
 from gprl_lightning.callbacks import iteration_checkpoint as checkpoint_callback
+from gprl_lightning.config import Config
 from gprl_lightning.config.run import RESUME_CONTENTS
 from gprl_lightning.errors import CheckpointCorrupt, ConfigError, OutOfDisk, ResumeRefused
+from gprl_lightning.modules.parts import Parts
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.runtime import run_identity as resume
 from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume, checkpoints, damage
@@ -308,7 +310,11 @@ def test_identity_sees_data_tokenizer_and_models():
     judge = module.preference_model.module
 
     def identity(prompts=prompts, policy=module.policy, judge=judge):
-        return run_identity(CONFIG, prompts, policy, judge, 1)
+        parts = Parts(
+            Config(), policy, None, prompts, None, None, None, None, lambda: judge, None, None
+        )
+        assert parts.source is judge
+        return run_identity(CONFIG, parts, 1)
 
     base = identity()
     assert base == identity()

@@ -382,7 +382,12 @@ def test_in_half_precision_old_logprobs_are_kept_within_the_bound_and_else_recom
 
     class Watch(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            seen.append((outputs["logprobs"].recomputed, outputs["update"].ratio_error))
+            seen.append(
+                (
+                    outputs["iteration"].group.logprobs.recomputed,
+                    outputs["iteration"].update.ratio_error,
+                )
+            )
 
     calm = Policy(tiny_model("llama", spread=5.0), tiny_tokenizer())  # sharper ones round more
     module = tiny_module(minibatches=2, micro_batch_size=2, policy=calm)
@@ -411,7 +416,12 @@ def test_a_sampler_that_begins_to_differ_is_recomputed_from_the_next_iteration_o
 
     class Watch(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            seen.append((outputs["logprobs"].recomputed, outputs["update"].ratio_error > 5e-4))
+            seen.append(
+                (
+                    outputs["iteration"].group.logprobs.recomputed,
+                    outputs["iteration"].update.ratio_error > 5e-4,
+                )
+            )
 
     module = tiny_module(minibatches=1)
     module.sampler = OffForAWhile()

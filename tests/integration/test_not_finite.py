@@ -8,13 +8,11 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from gprl_lightning.callbacks.evaluation import HeldOutEvaluation
 from gprl_lightning.errors import NotFinite, TooManyBadSteps
-from gprl_lightning.evaluation.judges import PreferenceModelJudge
 from gprl_lightning.evaluation.win_rate import win_rate
 from tests.integration.test_failures import fit
-from tests.tiny import chat, tiny_prompts
-from tests.worlds import tiny_module
+from tests.tiny import chat
+from tests.worlds import held_out, tiny_module
 
 NAN = float("nan")
 
@@ -53,19 +51,16 @@ def test_a_win_rate_over_nan_is_no_win_rate():
 
 @pytest.mark.parametrize("where", ["prefer", "axes"])
 def test_an_evaluation_that_is_not_finite_ends_the_run(tmp_path, where):
-    class Broken(PreferenceModelJudge):
-        def prefer(self, messages, response, other):
-            return float("nan") if where == "prefer" else 0.5
+    class Broken:
+        def prefer(self, prompts, responses, others):
+            return [float("nan") if where == "prefer" else 0.5] * len(prompts)
 
-        def axes(self, messages, response):
-            return {"tone": float("inf")} if where == "axes" else {}
+        def axes(self, prompts, responses):
+            return {"tone": [float("inf")] * len(prompts)} if where == "axes" else {}
 
     module = tiny_module(2)
-    judge = Broken(module.preference_model.module)
-    batches = [tiny_prompts(module.policy, ["hi", "sing"])]
-    evaluation = HeldOutEvaluation(batches, judge, every=1, temperature=1.0)
     with pytest.raises(NotFinite, match=r"evaluation\.judge"):
-        fit(tmp_path, module, callbacks=[evaluation])
+        fit(tmp_path, module, callbacks=[held_out(module, Broken())])
 
 
 def test_a_sound_judge_compares(tmp_path):

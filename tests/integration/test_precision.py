@@ -8,14 +8,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from gprl_lightning.callbacks.evaluation import HeldOutEvaluation
 from gprl_lightning.config.cross_checks import PRECISIONS
-from gprl_lightning.evaluation.judges import PreferenceModelJudge
+from gprl_lightning.evaluation.judge import SourceJudge
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.tracking.loggers import read_metrics
 from tests.equality import differences
-from tests.tiny import tiny_model, tiny_prompts, tiny_tokenizer
-from tests.worlds import tiny_loader, tiny_module, tiny_trainer
+from tests.tiny import tiny_model, tiny_tokenizer
+from tests.worlds import held_out, tiny_loader, tiny_module, tiny_trainer
 
 ACCEPTED = ("32-true", "bf16-mixed")  # the others are other names of these
 
@@ -33,9 +32,7 @@ def policy(dtype: torch.dtype, lora: bool, checkpointing: bool) -> Policy:
 
 def run(folder, precision, options, checkpoint=None):
     module = tiny_module(2, policy=policy(*options), lr=0.05)
-    judge = PreferenceModelJudge(module.preference_model.module)
-    batches = [tiny_prompts(module.policy, ["hi", "sing"])]
-    evaluation = HeldOutEvaluation(batches, judge, every=1, temperature=1.0)
+    evaluation = held_out(module, SourceJudge(module.preference_model.module))
     trainer = tiny_trainer(folder, precision=precision, callbacks=[evaluation])
     trainer.fit(module, tiny_loader(module, 2), ckpt_path=checkpoint, weights_only=False)
     return module.policy.state_dict()
@@ -64,15 +61,13 @@ def test_an_evaluation_computes_as_training_does(tmp_path):
     """Policy and reference are alike at the start; the sampler's own precision is that of both."""
     seen = []
 
-    class Watched(PreferenceModelJudge):
-        def prefer(self, messages, response, other):
+    class Watched(SourceJudge):
+        def prefer(self, prompts, responses, others):
             seen.append(torch.is_autocast_enabled("cpu"))
-            return super().prefer(messages, response, other)
+            return super().prefer(prompts, responses, others)
 
     module = tiny_module(1)
-    evaluation = HeldOutEvaluation(
-        [tiny_prompts(module.policy, ["hi"])], Watched(module.preference_model.module), 1, 1.0
-    )
+    evaluation = held_out(module, Watched(module.preference_model.module))
     trainer = tiny_trainer(tmp_path, precision="bf16-mixed", callbacks=[evaluation])
     trainer.fit(module, tiny_loader(module, 1))
     assert seen == [True, True]

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from gprl_lightning.config.validation import validate
+from gprl_lightning.core.batch import Prompt
 from gprl_lightning.core.preference import group_scores, pairwise_scores
 from gprl_lightning.errors import ConfigError
-from gprl_lightning.evaluation.judges import PreferenceModelJudge
+from gprl_lightning.evaluation.judge import SourceJudge
 from gprl_lightning.models.preference_source import as_module
 from gprl_lightning.sandbox.gold import GoldJudge
 from gprl_lightning.sandbox.gold_reward import GoldSource
@@ -51,8 +52,8 @@ def test_group_scores_are_the_gold_s_mean_verdicts(model):
 
 def test_it_prefers_what_the_gold_prefers(model):
     request = all_requests()[0]
-    prompt = ({"role": "user", "content": request.text},)
-    found = PreferenceModelJudge(model).prefer(prompt, *ANSWERS[:2])
+    prompt = Prompt(0, ({"role": "user", "content": request.text},))
+    (found,) = SourceJudge(model).prefer([prompt], [ANSWERS[0]], [ANSWERS[1]])
     verdict = GoldJudge().prefer(request, *ANSWERS[:2])
     assert verdict in (0.0, 1.0)
     assert found == verdict

@@ -20,11 +20,11 @@ RESPONSES = [[" ".join(["word"] * n) for n in range(8, 0, -1)] for _ in PROMPTS]
 class Shorter:
     """A judge to whom fewer words are better."""
 
-    def prefer(self, messages, response, other):
-        return float(len(response) < len(other))
+    def prefer(self, prompts, responses, others):
+        return [float(len(a) < len(b)) for a, b in zip(responses, others, strict=True)]
 
-    def axes(self, messages, response):
-        return {"brevity": -float(len(response)), "nothing": 0.0}
+    def axes(self, prompts, responses):
+        return {"brevity": [-float(len(r)) for r in responses], "nothing": [0.0] * len(responses)}
 
 
 def longer_wins(**options: float) -> float:
@@ -51,8 +51,8 @@ def test_a_share_of_the_labels_is_turned_against_the_judge(option):
 
 def test_the_length_bias_never_turns_a_label_away_from_the_longer_response():
     class Longer(Shorter):
-        def prefer(self, messages, response, other):
-            return float(len(response) > len(other))
+        def prefer(self, prompts, responses, others):
+            return [float(len(a) > len(b)) for a, b in zip(responses, others, strict=True)]
 
     plain, biased = (
         label_pairs(PROMPTS, RESPONSES, Longer(), 200, 0, length_bias=b) for b in (0, 0.7)

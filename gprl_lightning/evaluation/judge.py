@@ -1,0 +1,59 @@
+"""Judges: who says which of two responses is better on held-out prompts.
+
+The reward of a run is a preference source; a judge is something that the reward never saw. A judge
+is any object with these two methods: ``evaluation.judges={mine: {_target_: my.Judge}}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+
+from gprl_lightning.core.batch import Prompt
+from gprl_lightning.core.preference import pairwise_scores, total_scores
+from gprl_lightning.models.preference_source import PreferenceSource
+
+
+class Judge(Protocol):
+    """Compares responses to held-out prompts, all of an evaluation in one call."""
+
+    def prefer(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], others: Sequence[str]
+    ) -> Sequence[float | None]:
+        """Return a verdict for each prompt: 1 if the response is better than the other, 0 if it is
+        worse, 0.5 if they are equal, None if there is no verdict (refused, timed out)."""
+        ...
+
+    def axes(
+        self, prompts: Sequence[Prompt], responses: Sequence[str]
+    ) -> Mapping[str, Sequence[float]]:
+        """Return each response's quality on each of the judge's axes; empty if it has none."""
+        ...
+
+
+class SourceJudge:
+    """Any preference source as a judge, by the sign of its score ``Σ_l λ_l s_l``."""
+
+    def __init__(self, source: PreferenceSource):
+        self.source = source
+
+    @torch.no_grad()
+    def prefer(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], others: Sequence[str]
+    ) -> list[float | None]:
+        """Return 1 where the response scores above the other, 0 below, 0.5 on a tie."""
+        pairs = [list(pair) for pair in zip(responses, others, strict=True)]
+        embeddings = self.source.embed(
+            [p.messages for p in prompts], pairs, [p.columns for p in prompts]
+        )
+        scores = pairwise_scores(embeddings.vectors)[:, 0, 1]
+        total = total_scores(scores, embeddings.eigenvalues)
+        return torch.heaviside(total, total.new_tensor(0.5)).tolist()
+
+    def axes(
+        self, prompts: Sequence[Prompt], responses: Sequence[str]
+    ) -> dict[str, Sequence[float]]:
+        """Return nothing: a source compares, and says nothing of one response by itself."""
+        return {}
