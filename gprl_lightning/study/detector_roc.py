@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 
 import numpy as np
@@ -33,7 +34,7 @@ class Trace:
     statistic: Array
     limit: int | None
 
-    @property
+    @cached_property
     def highest(self) -> float:
         """The highest value of a healthy run; of a lossy one, of the steps before its loss."""
         return float(np.max(self.statistic[: self.limit], initial=-math.inf))
@@ -74,9 +75,13 @@ def detect(traces: Sequence[Trace], share: float) -> Detection:
     """Set each cluster's threshold on the others, and count what it finds there."""
     alarms: dict[bool, list[bool]] = {True: [], False: []}
     leads: list[int] = []
+    healthy = [trace for trace in traces if trace.limit is None]
+    levels = {
+        cluster: threshold([t for t in healthy if t.cluster != cluster], share)
+        for cluster in {trace.cluster for trace in traces}
+    }
     for trace in traces:
-        others = [t for t in traces if t.limit is None and t.cluster != trace.cluster]
-        level = threshold(others, share)
+        level = levels[trace.cluster]
         alarmed = trace.highest > level
         alarms[trace.limit is None].append(alarmed)
         first = trace.first_alarm(level)

@@ -92,15 +92,15 @@ def test_streams_of_one_pool_are_no_trials_of_their_own():
     big = [t for _ in range(30) for t in _clustered(rng)]
     truth, share = area(big), np.mean([t.highest > 1 for t in big if t.limit == 1])
     wilson = clustered = 0
-    for _ in range(60):
+    for _ in range(40):
         traces = _clustered(rng)
         lossy = [t for t in traces if t.limit == 1]
         low, high = old_rules.wilson(sum(t.highest > 1 for t in lossy), len(lossy))
         wilson += low <= share <= high
         found = over_clusters(traces, area)
         clustered += found.low <= truth <= found.high
-    assert wilson < 0.7 * 60
-    assert clustered > 0.85 * 60
+    assert wilson < 0.7 * 40
+    assert clustered > 0.85 * 40
 
 
 def test_too_few_clusters_have_no_interval():
