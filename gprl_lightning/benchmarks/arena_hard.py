@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from gprl_lightning.benchmarks import arena_hard_scores as scores
+from gprl_lightning.benchmarks.arena_hard_figures import style_figure, win_rate_figure
 from gprl_lightning.benchmarks.arena_hard_labels import disagreement, game_row, games_of, label_of
 from gprl_lightning.benchmarks.arena_hard_others import read_others
 from gprl_lightning.benchmarks.arena_hard_scores import StyledBattles
@@ -50,7 +51,6 @@ ALONE = (
     "Style control is fitted to this model's battles alone; the leaderboard's is fitted to all its "
     "models at once. Give benchmark.options.others=FOLDER with their judgements by this judge."
 )
-NAMES = {"creative_writing": ("_creative", "creative writing")}  # suffix and label of its figures
 ORDERS = ("baseline_first", "model_first")
 
 
@@ -209,17 +209,13 @@ class ArenaHard:
             }
             if not pairs:
                 continue
-            figures.append(self._win_rate(category, pairs))
+            battles = [scores.battles(*pair) for pair in pairs.values()]
+            figures.append(win_rate_figure(self.version, category, battles))
             if count is not None:
-                own = StyledBattles(
-                    [scores.battles(*pair) for pair in pairs.values()],
-                    [_styles(known[uid], contestant, count) for uid in pairs],
-                )
-                others = []
-                if self.others is not None:
-                    folder_of_others = Path(self.others) / self._folder
-                    others = read_others(folder_of_others, judge, category, contestant.model, count)
-                figures.append(self._style_controlled(category, own, others))
+                styles = [_styles(known[uid], contestant, count) for uid in pairs]
+                others = self._others(judge, category, contestant.model)
+                own = StyledBattles(battles, styles)
+                figures.append(style_figure(self.version, category, own, others))
         if why_not is not None or self.others is None:
             notes.append(why_not or ALONE)
         missing = missing_by_reason(verdicts, unread)
@@ -232,24 +228,11 @@ class ArenaHard:
             figures.append(Figure("length", "characters in an answer", fmean(lengths)))
         return Report(tuple(figures), len(verdicts), missing, bias, tuple(notes))
 
-    def _win_rate(self, category: str, pairs: Mapping[str, tuple[str, str]]) -> Figure:
-        battles = [scores.battles(*pair) for pair in pairs.values()]
-        rate = scores.win_rate_v0_1 if self.version == "v0.1" else scores.win_rate_v2
-        suffix, label = NAMES.get(category, ("", "win rate"))
-        return Figure(f"win_rate{suffix}", label, *rate(battles), self._interval)
-
-    def _style_controlled(
-        self, category: str, own: StyledBattles, others: Sequence[StyledBattles]
-    ) -> Figure:
-        old = self.version == "v0.1"
-        fit = scores.style_control_v0_1 if old else scores.style_control_v2
-        suffix, label = NAMES.get(category, ("", "win rate"))
-        name = f"style_controlled_win_rate{suffix}"
-        return Figure(name, f"{label}, style", *fit(own, others), self._interval)
-
-    @property
-    def _interval(self) -> str:
-        return "95 %, bootstrap" if self.version == "v0.1" else "90 %, bootstrap"
+    def _others(self, judge: str, category: str, model: str) -> list[StyledBattles]:
+        count, _ = token_counter()
+        if self.others is None or count is None:
+            return []
+        return read_others(Path(self.others) / self._folder, judge, category, model, count)
 
     def _write_judgments(
         self,

@@ -290,31 +290,32 @@ def test_v0_1_s_style_control():
 
 
 @pytest.mark.parametrize("version", ["v0.1", "v2.0"])
+def features_of(version, mine, other):
+    """Return v0.1's or v2's four features of one pair, in loops."""
+    if version == "v0.1":
+        pairs = zip((mine.tokens, *mine.marks), (other.tokens, *other.marks), strict=True)
+        return [(a - b) / (a + b + 1) for a, b in pairs]
+    found = [(mine.tokens - other.tokens) / (mine.tokens + other.tokens)]
+    for a, b in zip(mine.marks, other.marks, strict=True):
+        x, y = a / mine.tokens, b / other.tokens
+        found.append((x - y) / (x + y + 1))
+    return found
+
+
+@pytest.mark.parametrize("version", ["v0.1", "v2.0"])
 def test_models_are_fitted_together(version, monkeypatch):
     """One column for each model and one for the baseline, the features of all battles alike."""
-    groups = [planted(30, seed) for seed in (1, 2)]
+    groups, old = [planted(30, seed) for seed in (1, 2)], version == "v0.1"
     rows, outcomes, models = [], [], []
     for place, (labels, styles) in enumerate(groups):
-        found, wins = oracle_style_v2(labels, styles)
         for pair, (mine, other) in zip(labels, styles, strict=True):
-            pairs = zip((mine.tokens, *mine.marks), (other.tokens, *other.marks), strict=True)
-            relative = [(a - b) / (a + b + 1) for a, b in pairs]
-            rows += [relative] * len(oracle_battles(*pair))
-        outcomes += wins
-        models += [[float(place == 0), float(place == 1), -1.0]] * len(found)
-    if version == "v2.0":
-        rows = []
-        for labels, styles in groups:
-            for pair, (mine, other) in zip(labels, styles, strict=True):
-                features = [(mine.tokens - other.tokens) / (mine.tokens + other.tokens)]
-                for a, b in zip(mine.marks, other.marks, strict=True):
-                    x, y = a / mine.tokens, b / other.tokens
-                    features.append((x - y) / (x + y + 1))
-                rows += [features] * len(oracle_battles(*pair))
-    old = version == "v0.1"
+            for outcome in oracle_battles(*pair):
+                rows.append(features_of(version, mine, other))
+                outcomes.append(outcome)
+                models.append([float(place == 0), float(place == 1), -1.0])
+    unit = math.log(10) if old else 1.0
     array = np.asarray(rows)
     array = (array - array.mean(0)) / array.std(0, ddof=0 if old else 1)
-    unit = math.log(10) if old else 1.0
     design = np.hstack([unit * np.asarray(models), array])
     if old:
         design, outcomes = np.vstack([design, design]), [*outcomes, *outcomes]
