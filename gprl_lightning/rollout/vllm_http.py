@@ -18,7 +18,7 @@ from typing import Any
 
 from gprl_lightning.errors import SamplerFailed
 
-HEALTH_SECONDS = 3.0  # a server that is well answers at once
+HEALTH_SECONDS = 10.0  # a server that is well answers at once, also on a busy machine
 
 
 class Gone(RuntimeError):
