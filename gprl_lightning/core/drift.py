@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gprl_lightning.core.drift_rule import carried_out
+from gprl_lightning.core.drift_rule import with_outcome
 from gprl_lightning.core.drift_state import (
     DriftControl,
     DriftSettings,
@@ -72,7 +72,7 @@ def update_drift(
     was_calibrated = state.calibrated
     observed = _observed(state, moments, settings)
     state = replace(observed, step=state.step + 1)
-    record = _decided(observed, settings) if was_calibrated else None
+    record = _decision(observed, settings) if was_calibrated else None
     if record is not None:
         state = replace(state, multipliers=record.multipliers_after, kl_coef=record.kl_coef_after)
     return state, state.control, record
@@ -96,7 +96,7 @@ def replay(
                 f"multipliers {multipliers} and a KL coefficient of {kl_coef}, found "
                 f"{record.multipliers_before} and {record.kl_coef_before}."
             )
-        done = carried_out(record, settings)
+        done = with_outcome(record, settings)
         multipliers, kl_coef = done.multipliers_after, done.kl_coef_after
         trajectory.append(DriftControl.of(multipliers, kl_coef))
     return trajectory
@@ -199,8 +199,8 @@ def _auto_threshold(state: DriftState, settings: DriftSettings) -> float:
     return bootstrap_threshold(pool, ema, quantile)
 
 
-def _decided(state: DriftState, settings: DriftSettings) -> Intervention | None:
-    """The step that the controller takes from here; None where it is at rest and stays there."""
+def _decision(state: DriftState, settings: DriftSettings) -> Intervention | None:
+    """Return the controller's next step; None if it is at rest and stays there."""
     corrects = state.active and settings.mode != "monitor_only"
     at_rest = all(m == 1 for m in state.multipliers) and state.kl_coef == settings.kl_coef
     if at_rest and not corrects:
@@ -222,7 +222,7 @@ def _decided(state: DriftState, settings: DriftSettings) -> Intervention | None:
         kl_coef_before=state.kl_coef,
         kl_coef_after=state.kl_coef,
     )
-    return carried_out(record, settings)
+    return with_outcome(record, settings)
 
 
 def _guarded(state: DriftState, settings: DriftSettings) -> tuple[bool, ...]:

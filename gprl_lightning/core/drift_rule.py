@@ -16,8 +16,8 @@ KL_STEP = 0.2  # the drift's relative excess over its threshold counts up to thi
 REST_TOLERANCE = 1e-6  # an exponential return never arrives: this near, the control is at rest
 
 
-def carried_out(record: Intervention, settings: DriftSettings) -> Intervention:
-    """The record with its "after", from its "before" and its evidence alone."""
+def with_outcome(record: Intervention, settings: DriftSettings) -> Intervention:
+    """Return the record with its "after", computed from its "before" and its evidence alone."""
     multipliers, kl_coef = record.multipliers_before, record.kl_coef_before
     if record.action == "return":
         multipliers, kl_coef = _returned(multipliers, kl_coef, settings)

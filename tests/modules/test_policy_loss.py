@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from gprl_lightning.core import logprobs
+from gprl_lightning.core.gspo import GSPO
+from gprl_lightning.core.policy_loss import CISPO, Clip
 from gprl_lightning.modules import gprl
 from gprl_lightning.modules.statistics import UpdateStatistics
 from tests.worlds import SIZE, tiny_loader, tiny_module, tiny_policy
@@ -77,3 +79,44 @@ def test_the_slope_of_another_loss_is_not_taken_for_this_one_s(monkeypatch):
     monkeypatch.setattr(gprl, "slope_of", lambda f, b, w, reach: right(f, b, 2 * w, reach))
     found, _ = backward(module, scored)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+# Every loss ---------------------------------------------------------------------------------------
+
+LOSSES = [Clip(), Clip(0.05, 0.1), CISPO(0.2), GSPO(), GSPO(0.05, 0.1)]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"micro_batch_size": 5}, {"loss_aggregation": "grpo"}], ids=str
+)
+def test_gradients_of_every_loss_are_those_without_a_slope(loss, options, monkeypatch):
+    module, scored = moved(torch.float64, **options)
+    module.policy_loss = loss
+    answers = watched(monkeypatch)
+    found, _ = backward(module, scored)
+    assert all(answers) and bool(answers) == (loss.reach == "token")
+    monkeypatch.setattr(gprl, "slope_of", lambda *_: None)
+    expected, _ = backward(module, scored)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    assert found.abs().sum() > 0
+
+
+def test_a_loss_that_misstates_its_reach_is_slow_and_not_wrong(monkeypatch):
+    """Chunks are small, so that the rest of a sequence is not known; the backward pass finds it."""
+    module, scored = moved(torch.float64)
+    module.policy_loss = GSPO(0.5, 0.5)
+    monkeypatch.setitem(logprobs.CHUNK_SIZES, "cpu", 16)
+    expected, _ = backward(module, scored)
+    module.policy_loss = replace(module.policy_loss, reach="token")
+    answers = watched(monkeypatch)
+    found, _ = backward(module, scored)
+    assert answers == [False]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def watched(monkeypatch) -> list[bool]:
+    """The backward pass's answers: was the slope what the loss brings?"""
+    answers, alike = [], logprobs._alike
+    monkeypatch.setattr(logprobs, "_alike", lambda *a: answers.append(alike(*a)) or answers[-1])
+    return answers
