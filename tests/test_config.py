@@ -35,6 +35,7 @@ COMPLETED = {
     ("experiment", "own"): f"policy.path={OWN} data.path=README.md preference_model.path={OWN}",
     ("policy", "folder"): "policy.path=sandbox",
     ("policy", "llama3_8b_instruct"): "policy.path=sandbox",
+    ("preference_model", "classifier"): "preference_model.path=sandbox",
     ("preference_model", "folder"): "preference_model.path=sandbox",
     ("preference_model", "folder_bt"): "preference_model.path=sandbox",
     ("preference_model", "gpm_gemma_2_2b"): "preference_model.path=sandbox",

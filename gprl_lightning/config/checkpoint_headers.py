@@ -31,8 +31,8 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted({str(name) for name in shards.values()})]
 
 
-def head_rows(folder: Path) -> int | None:
-    """Rows of the value head (2k of a GPM, 1 of Bradley-Terry) in a folder; None if there is none.
+def head_shape(folder: Path) -> tuple[str, int] | None:
+    """Return the kind that a folder's head is of, and its axes; None if there is no head.
 
     A file that cannot be read counts as one without a head: loading says what is wrong with it.
     """
@@ -41,7 +41,10 @@ def head_rows(folder: Path) -> int | None:
         for tensors in headers:
             for name in HEADS:
                 if name in tensors:
-                    return int(tensors[name]["shape"][0])
+                    rows = int(tensors[name]["shape"][0])
+                    if rows == 1:
+                        return "bradley_terry", 1
+                    return ("multi_head", rows) if name == "score.weight" else ("gpm", rows // 2)
     except (OSError, ValueError, struct.error, MemoryError, TypeError, LookupError):
         return None
     return None

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gprl_lightning.config import Config
-from gprl_lightning.config.checkpoint_headers import head_rows
+from gprl_lightning.config.checkpoint_headers import head_shape
 from gprl_lightning.config.roads import BUILTIN_MODELS, check_given, check_roads
 from gprl_lightning.errors import ConfigError
 
@@ -88,7 +88,7 @@ def check_preference_model(config: Config) -> None:
     if model.kind == "gold":
         _check_gold(config)
     scalar = model.kind in ("bradley_terry", "gold")
-    if scalar and model.num_axes != 1:
+    if scalar and model.num_axes not in (1, None):
         raise ConfigError(
             f"preference_model.num_axes={model.num_axes}: expected 1, because "
             f"preference_model.kind={model.kind} has one axis. Set preference_model.num_axes=1, or "
@@ -101,21 +101,24 @@ def check_preference_model(config: Config) -> None:
             "folder_bt), or ablation=grpo_bt, which sets both."
         )
     named = config.preference_training.axis_attributes
-    if len(named) > model.num_axes or (scalar and named):
+    if len(named) > (model.num_axes or 0) or (scalar and named):
         raise ConfigError(
             f"preference_training.axis_attributes={named}: expected at most one attribute per axis "
             f"of a GPM, and preference_model.num_axes={model.num_axes} (kind={model.kind}). Name "
             "fewer, or raise preference_model.num_axes."
         )
-    rows = head_rows(Path(model.path).expanduser())
-    expected = 1 if scalar else 2 * model.num_axes
-    if rows is not None and rows != expected:
-        fix = "preference_model.kind=bradley_terry preference_model.num_axes=1"
-        if rows > 1:
-            fix = f"preference_model.kind=gpm preference_model.num_axes={rows // 2}"
+    found = head_shape(Path(model.path).expanduser())
+    if found is None:
+        return
+    kind, axes = found
+    if model.kind != kind or model.num_axes not in (axes, None):
+        heads = {"gpm": "2 per axis", "bradley_terry": "1", "multi_head": "1 per label"}
+        rows = {"gpm": 2 * axes}.get(kind, axes)
+        wanted = {"gpm": 2 * (model.num_axes or axes)}.get(model.kind, model.num_axes or axes)
         raise ConfigError(
             f"preference_model.num_axes={model.num_axes} (kind={model.kind}): expected a head of "
-            f"{expected} entries; the one in {model.path} has {rows}. Set {fix}, or another "
+            f"{wanted} entries ({heads.get(model.kind, '1')}); the one in {model.path} has {rows}. "
+            f"Set preference_model.kind={kind} preference_model.num_axes={axes}, or another "
             "preference_model.path."
         )
 

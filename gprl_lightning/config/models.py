@@ -63,9 +63,9 @@ class PreferenceModelConfig:
     """
 
     path: str = "sandbox"
-    # gpm | bradley_terry | gold (ours): the sandbox's own judge as the reward, a ceiling
+    # gpm | bradley_terry | multi_head (a classifier with k labels) | gold (ours: the sandbox's judge)
     kind: Kind = "gpm"
-    num_axes: int = 3  # k; must be the checkpoint's
+    num_axes: int | None = 3  # k; must be the checkpoint's; None: whatever it has
     eigenvalue_scale: EigenvalueScale | None = (
         None  # simplex | scaled; None: the checkpoint's, else simplex
     )
@@ -79,6 +79,7 @@ class PreferenceModelConfig:
     chat_template: str | None = None  # a Jinja file, for a tokenizer without one
     # `_target_` and options of any other `PreferenceSource`, in the place of all of the above
     source: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)  # of preference_model=composed
     functions: list[str] = field(default_factory=list)  # of preference_model=functions
     weights: list[Any] | None = None  # their λ: numbers, or columns of the data; None: 1 each
     version: str | None = None  # the user's word for what they call, part of the run's identity

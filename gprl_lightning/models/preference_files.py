@@ -81,16 +81,15 @@ def checked_heads(
     value, prompt = heads.get("value_head.weight"), heads.get("prompt_head.weight")
     if value is None:
         value, prompt = heads["score.weight"], None
-        if value.shape[0] != 1:
-            raise CheckpointError(
-                f"{where}: expected a classifier with one label; it has {value.shape[0]}."
-            )
     width = value.shape[0]
-    if width != 1 and width % 2:
+    labels = "score.weight" in heads and "value_head.weight" not in heads and width > 1
+    if width != 1 and width % 2 and not labels:
         raise CheckpointError(
             f"{where}: value_head.weight has {width} rows; expected 2k (GPM) or 1 (Bradley-Terry)."
         )
     found, axes = ("bradley_terry", 1) if width == 1 else ("gpm", width // 2)
+    if labels:
+        found, axes = "multi_head", width
     if kind not in (None, found):
         raise CheckpointError(
             f"{where} is a {found} model and preference_model.kind={kind}. "

@@ -35,7 +35,7 @@ from gprl_lightning.models.shared_prompt import shares_prompts
 from gprl_lightning.models.shared_scoring import batches_by_prompt, states_of_texts
 from gprl_lightning.models.tokenizer_files import tokenizer_fingerprint
 
-DEFAULT_TAU: dict[str, float] = {"gpm": 0.1, "bradley_terry": 1.0}
+DEFAULT_TAU: dict[str, float] = {"gpm": 0.1, "bradley_terry": 1.0, "multi_head": 1.0}
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class PreferenceModel(nn.Module):
         self, last: Float[Tensor, "rows width"], prompt: Float[Tensor, "rows width"]
     ) -> tuple[Float[Tensor, "rows two_axes"], Float[Tensor, "rows axes"]]:
         """What the heads make of the states at the last token of each text, and of its prompt."""
-        vectors = _linear(self.value_head, last)
+        vectors = linear(self.value_head, last)
         if self.kind == "bradley_terry":
             return torch.cat([vectors, torch.ones_like(vectors)], -1), torch.ones_like(vectors)
         if self.l2_normalize:
@@ -167,7 +167,7 @@ class PreferenceModel(nn.Module):
     def _eigenvalues(self, prompt: Float[Tensor, "rows width"]) -> Float[Tensor, "rows axes"]:
         if self.prompt_head is None:
             return prompt.new_ones((len(prompt), self.num_axes), dtype=torch.float32)
-        logits = _linear(self.prompt_head, prompt) / self.gate_temperature
+        logits = linear(self.prompt_head, prompt) / self.gate_temperature
         if self.eigenvalue_scale == "scaled":
             return self.num_axes * torch.softmax(logits / prompt.shape[-1] ** 0.5, dim=-1)
         return torch.softmax(logits, dim=-1)
@@ -275,7 +275,8 @@ def answered(prompt: Messages, response: str) -> Messages:
     return (*prompt, {"role": "assistant", "content": response})
 
 
-def _linear(head: nn.Linear, states: Tensor) -> Tensor:
+def linear(head: nn.Linear, states: Tensor) -> Tensor:
+    """Return what a head makes of states, in float32."""
     # In float32 even under autocast: a bf16 score would break skew symmetry's exact zero.
     with torch.autocast(states.device.type, enabled=False):
         return F.linear(states.float(), head.weight.float())

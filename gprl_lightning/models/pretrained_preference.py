@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gprl_lightning.core.options import EigenvalueScale, L2Scope
 from gprl_lightning.models.chat_text import ChatText
+from gprl_lightning.models.multi_head import MultiHead, label_names
 from gprl_lightning.models.network_files import load_network, require_finite
 from gprl_lightning.models.preference_files import (
     check_width,
@@ -48,13 +49,13 @@ def load_preference_model(
     attention: str | None = None,
     chat_template: str | None = None,
 ) -> PreferenceModel:
-    """A GPM, a Bradley-Terry model, or a one-label sequence classifier as Bradley-Terry; in eval
-    mode, on the CPU.
+    """A GPM, a Bradley-Terry model, or a sequence classifier (of one label as Bradley-Terry, of
+    k as `MultiHead`); in eval mode, on the CPU.
 
     Args:
         path_or_name: a folder, or the name of a model on the Hugging Face hub.
         num_axes: if given, the k that the checkpoint must have.
-        kind: if given, ``gpm`` or ``bradley_terry``, which the checkpoint must be.
+        kind: if given, ``gpm``, ``bradley_terry`` or ``multi_head``, which the checkpoint must be.
         tau: None: the checkpoint's, else 0.1 for a GPM and 1 for Bradley-Terry.
         eigenvalue_scale: None: the checkpoint's, else ``simplex``.
         l2_normalize: None: the checkpoint's, else True.
@@ -77,15 +78,21 @@ def load_preference_model(
     backbone = _backbone(folder, getattr(torch, dtype), attention)
     check_width(folder, value, backbone)
     text_format = "chat" if "score.weight" in heads else "gpm"
+    text = ChatText(
+        load_tokenizer("preference_model.path", folder, chat_template),
+        _first(max_tokens, settings.get("max_tokens"), 2048),
+        settings.get("text_format", text_format),
+    )
+    if "value_head.weight" not in heads and len(value) > 1:
+        names = label_names(read_config(folder), len(value))
+        head = _head(value, backbone.dtype)
+        scale = 1.0 if tau is None else tau
+        return MultiHead(backbone, head, text, names, tau=scale, batch_size=batch_size).eval()
     return PreferenceModel(
         backbone,
         _head(value, backbone.dtype),
         None if prompt is None else _head(prompt, backbone.dtype),
-        ChatText(
-            load_tokenizer("preference_model.path", folder, chat_template),
-            _first(max_tokens, settings.get("max_tokens"), 2048),
-            settings.get("text_format", text_format),
-        ),
+        text,
         tau=_first(tau, settings.get("tau"), None),
         eigenvalue_scale=_first(eigenvalue_scale, settings.get("eigenvalue_scale"), "simplex"),
         l2_normalize=_first(l2_normalize, settings.get("l2_normalize"), True),

@@ -39,7 +39,7 @@ def new_preference_model(
         _backbone(config, backbone),
         load_tokenizer("preference_training.backbone", backbone, options.chat_template),
         kind=options.kind,  # type: ignore[arg-type]
-        num_axes=options.num_axes,
+        num_axes=options.num_axes or 3,
         gated=training.gated,
         tau=options.tau,
         eigenvalue_scale=options.eigenvalue_scale,  # type: ignore[arg-type]

@@ -164,11 +164,11 @@ def test_sequence_classifier_loads_as_bradley_terry(tmp_path):
     torch.testing.assert_close(found.vectors[:, 0], logits.logits[:, 0], rtol=0, atol=1e-5)
 
 
-def test_classifier_with_more_labels_is_refused(copied):
+def test_classifier_with_more_labels_is_no_gpm(copied):
     folder = copied("llama_bt")
     rewrite(folder, value_head__weight=None, score__weight=torch.zeros(2, 32))
-    with pytest.raises(CheckpointError, match=r"one label.* 2\."):
-        load_preference_model(folder)
+    with pytest.raises(CheckpointError, match=r"Set preference_model\.kind=multi_head"):
+        load_preference_model(folder, kind="gpm")
 
 
 def test_missing_folder():
