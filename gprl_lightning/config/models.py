@@ -63,7 +63,7 @@ class PreferenceModelConfig:
     """
 
     path: str = "sandbox"
-    # gpm | bradley_terry | multi_head (a classifier with k labels) | gold (ours: the sandbox's judge)
+    # gpm | bradley_terry | multi_head (k labels) | gold (ours: the sandbox's judge)
     kind: Kind = "gpm"
     num_axes: int | None = 3  # k; must be the checkpoint's; None: whatever it has
     eigenvalue_scale: EigenvalueScale | None = (
