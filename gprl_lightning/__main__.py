@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from gprl_lightning.cli.console import be_patient
+from gprl_lightning.errors import ConfigError
+
 COMMANDS = {
     "report": "write the picture and table of a run again, or the page of a grid",
     "inspect": "show a logged group and derive its advantages again",
@@ -20,7 +23,14 @@ def main() -> int:
         print("usage: python -m gprl_lightning COMMAND …\n")
         print("\n".join(f"  {command:12} {what}" for command, what in COMMANDS.items()))
         return 0 if name in ("-h", "--help") else 2
-    return import_module(f"gprl_lightning.cli.{name.replace('-', '_')}").main(arguments)
+    be_patient()
+    try:
+        return import_module(f"gprl_lightning.cli.{name.replace('-', '_')}").main(arguments)
+    except (ConfigError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

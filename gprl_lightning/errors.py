@@ -95,6 +95,18 @@ class OutOfDisk(InvariantError):
     """The run's checkpoints will not fit on the disk."""
 
 
+class NotWritten(InvariantError):
+    """The run's folder cannot be written to, although its disk has room."""
+
+
+class EndedEarly(InvariantError):
+    """The training ended before its last iteration, and nobody had told it to."""
+
+
+class NotPlain(InvariantError):
+    """Something wants to be in the checkpoint that only running code could read back."""
+
+
 class CheckpointCorrupt(InvariantError):
     """A checkpoint is truncated, or not what was written."""
 

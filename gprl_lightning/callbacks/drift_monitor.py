@@ -28,6 +28,7 @@ from gprl_lightning.core.drift import (
 from gprl_lightning.core.iteration import ITERATION, GroupResult
 from gprl_lightning.core.surprise import group_surprise
 from gprl_lightning.errors import ConfigError
+from gprl_lightning.runtime.disk import or_warn
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.wandb_logger import GPRLWandbLogger
 
@@ -89,7 +90,9 @@ class DriftMonitor(L.Callback):
             return
         rows = [i.to_dict() for i in self.interventions]
         if self.folder is not None:
-            with (self.folder / "drift_interventions.csv").open("w", newline="") as file:
+            place = self.folder / "drift_interventions.csv"
+            # After a failure as well, whose cause this must not hide.
+            with or_warn(place, "they are in the checkpoint"), place.open("w", newline="") as file:
                 writer = csv.DictWriter(file, fieldnames=list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)

@@ -34,6 +34,8 @@ from gprl_lightning.errors import (
 )
 from gprl_lightning.models.agreement import require_policy_tokens
 from gprl_lightning.models.policy import Policy
+from gprl_lightning.runtime.checkpoint_io import write_to
+from gprl_lightning.runtime.disk import or_warn
 from gprl_lightning.runtime.processes import max_over_processes, rank
 from gprl_lightning.tracking import metrics
 
@@ -203,7 +205,6 @@ class Invariants(L.Callback):
         if self.folder is None:
             return None
         file = self.folder / "bad_steps" / f"iteration_{iteration.index + 1:06d}_rank{rank()}.pt"
-        file.parent.mkdir(parents=True, exist_ok=True)
         trainable = {n: p for n, p in pl_module.trained.named_parameters() if p.requires_grad}
         batch = {
             "scored": iteration.group.scored if iteration.group else None,
@@ -211,8 +212,12 @@ class Invariants(L.Callback):
             "rows": iteration.update.bad_rows,
             "weights": {n: p.detach() for n, p in trainable.items()},
         }
-        torch.save(batch, file)
-        return file
+        with or_warn(file, "the batch cannot be replayed"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as stream:
+                write_to(stream, batch)
+            return file
+        return None
 
     def _require_unchanged(self, pl_module: Any) -> None:
         now = frozen_checksums(pl_module)

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from gprl_lightning.callbacks.random_state import random_state, set_random_state
 from gprl_lightning.core.iteration import ITERATION
-from gprl_lightning.errors import OutOfDisk
+from gprl_lightning.errors import (
+    CheckpointCorrupt,
+    ConfigError,
+    InvariantError,
+    NotWritten,
+    OutOfDisk,
+)
 from gprl_lightning.runtime.checkpoint_files import checkpoints
+from gprl_lightning.runtime.checkpoint_io import KEY, PlainCheckpointIO, flush
+from gprl_lightning.runtime.disk import FULL
 from gprl_lightning.runtime.preemption import Preempted, StopSignals
-from gprl_lightning.runtime.processes import of_every_process, rank
+from gprl_lightning.runtime.processes import max_over_processes, of_every_process, rank
 from gprl_lightning.runtime.run_identity import (
-    KEY,
+    Header,
     RunIdentity,
     as_saved,
     changed_contents,
@@ -34,7 +44,8 @@ class IterationCheckpoint(Checkpoint):
     Lightning runs checkpoint callbacks after all others, so that each file holds the state that the
     next iteration starts from: policy, optimiser, schedule, monitor, random state, data position.
 
-    Told to stop by SIGTERM, it finishes the iteration, saves it, and exits with 75.
+    Told to stop by a signal (`StopSignals`), it finishes the iteration, saves it, and exits with
+    the signal's code.
 
     Args:
         folder: where checkpoints go.
@@ -49,9 +60,45 @@ class IterationCheckpoint(Checkpoint):
         self.folder, self.every, self.keep = folder, every, keep
         self.identity: RunIdentity | None = None
         self.stop = StopSignals()
+        self.io = PlainCheckpointIO()
         self._random_state: Any = None
+        self._restoring = False
+        self._saved = self._done = 0  # iterations: in the newest checkpoint, and so far
+
+    @contextmanager
+    def restoring(self, checkpoint: Path | None) -> Iterator[None]:
+        """Around a fit: what does not fit in the checkpoint is its error, until `restored`.
+
+        Raises:
+            CheckpointCorrupt: something in it is missing, or has another type or shape.
+        """
+        self._restoring = checkpoint is not None
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if not self._restoring or isinstance(error, (InvariantError, ConfigError)):
+                raise
+            found = f"{type(error).__name__}: {error}"[:300]
+            raise CheckpointCorrupt(
+                f"ckpt_path: expected what this run restores from in {checkpoint}; found {found} "
+                "Go on from an earlier checkpoint."
+            ) from error
+
+    def restored(self, trainer: L.Trainer) -> None:
+        """Say that all is restored. The first step is too late to find that moments do not fit.
+
+        Raises:
+            ValueError: an optimiser's moment has not its parameter's shape.
+        """
+        for optimizer in trainer.optimizers if self._restoring else ():
+            for parameter, state in optimizer.state.items():
+                for name, value in state.items():
+                    if torch.is_tensor(value) and value.ndim and value.shape != parameter.shape:
+                        raise ValueError(f"{name} is {value.shape}, its weight {parameter.shape}.")
+        self._restoring = False
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        trainer.strategy.checkpoint_io = self.io
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             for partial in self.folder.glob("*.partial"):  # a kill while one was being written
@@ -68,6 +115,7 @@ class IterationCheckpoint(Checkpoint):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         done, last = outputs[ITERATION].index + 1, trainer.num_training_batches
+        self._done = done
         stopping = self.stop.on_any_process()
         if stopping or done % self.every == 0 or done == last:
             path = self.save(trainer, done)
@@ -75,7 +123,12 @@ class IterationCheckpoint(Checkpoint):
                 _write_metrics(trainer, done, GPRLWandbLogger)
                 if trainer.is_global_zero:
                     print(f"Told to stop: saved {path}. The same command in this folder goes on.")
-                raise Preempted(path)
+                raise Preempted(path, stopping)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Save what a callback's ``trainer.should_stop``, or ``max_time``, ends before its time."""
+        if self._done > self._saved:
+            self.save(trainer, self._done)
 
     def save(self, trainer: L.Trainer, iteration: int) -> Path:
         """Write to a neighbouring name, then rename: no reader ever sees half a file."""
@@ -84,32 +137,40 @@ class IterationCheckpoint(Checkpoint):
         # Lightning hands an iteration's metrics to the loggers after this callback: a kill in
         # between would leave a checkpoint whose own iteration is missing from metrics.csv.
         _write_metrics(trainer, iteration, MetricsCSV)
-        try:
-            trainer.save_checkpoint(partial, weights_only=False)
-        except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
-            raise OutOfDisk(
-                f"paths.output: expected to write {path}; found: {error}. Free some space; the "
-                "same command in this folder then goes on from the checkpoint before it."
-            ) from error
+        trainer.save_checkpoint(partial, weights_only=False)
+        failure = self.io.failure
+        if trainer.is_global_zero and failure is None:
+            failure = self._publish(partial, path)
+        if max_over_processes(torch.tensor([float(failure is not None)])) > 0:
+            if trainer.is_global_zero:
+                partial.unlink(missing_ok=True)
+            raise not_written(path, failure)
+        self._saved = iteration
         if trainer.is_global_zero:
-            _flush(partial)
-            partial.replace(path)
-            _flush(self.folder)
-            for old in checkpoints(self.folder)[: -self.keep]:
-                old.unlink()
             for logger in trainer.loggers:
                 if isinstance(logger, GPRLWandbLogger):
                     logger.log_checkpoint(path)
-        trainer.strategy.barrier()
         return path
+
+    def _publish(self, partial: Path, path: Path) -> OSError | None:
+        """Give the file its name, and remove the oldest."""
+        try:
+            partial.replace(path)
+            flush(self.folder)
+            for old in checkpoints(self.folder)[: -self.keep]:
+                old.unlink()
+        except OSError as error:
+            return error
+        return None
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["random_state"] = of_every_process(random_state())
-        if self.identity is not None:
-            checkpoint[KEY] = as_saved(self.identity)
+        iteration = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        files = [log for log in trainer.loggers if isinstance(log, MetricsCSV)]
+        rows = files[0].rows_on_disk(iteration) if files else None
+        checkpoint[KEY] = as_saved(Header(iteration, rows, self.identity))
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
@@ -119,8 +180,9 @@ class IterationCheckpoint(Checkpoint):
         # A run that had ended goes on if it is now to be longer.
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         progress["is_last_batch"] = progress["current"]["ready"] >= pl_module.iterations
-        if self.identity is not None:
-            saved = from_saved(checkpoint[KEY])
+        header = from_saved(checkpoint[KEY])
+        saved = header.identity if header else None
+        if self.identity is not None and saved is not None:
             use_new_options(checkpoint, saved.config, self.identity.config)
             pl_module.contents_changed(changed_contents(saved, self.identity))
 
@@ -163,18 +225,26 @@ def require_space(folder: Path, keep: int, size: int) -> None:
         )
 
 
+def not_written(path: Path, failure: Exception | None) -> InvariantError:
+    """Return the error for a checkpoint that could not be written, by what was in the way."""
+    before = "The same command in this folder then goes on from the checkpoint before it."
+    if isinstance(failure, InvariantError):
+        return failure
+    if failure is None:
+        return NotWritten(f"paths.output: expected {path}; found that rank 0 could not write it.")
+    if isinstance(failure, OSError) and failure.errno in FULL:
+        return OutOfDisk(
+            f"paths.output: expected to write {path}; found: {failure}. Free some space. {before}"
+        )
+    return NotWritten(
+        f"paths.output: expected to write {path}; found: {failure}. Make the folder writable, or "
+        f"mend its disk. {before}"
+    )
+
+
 def _write_metrics(trainer: L.Trainer, iteration: int, kind: type[Logger]) -> None:
     """Hand the iteration's metrics to the loggers of this kind, which otherwise get them later."""
     for logger in trainer.loggers:
         if isinstance(logger, kind):
             values = {k: float(v) for k, v in trainer.logged_metrics.items() if k != "step"}
             logger.log_metrics(values, step=iteration)
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold what was written to a file or folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 
 from gprl_lightning.core.iteration import ITERATION, Iteration
+from gprl_lightning.runtime.disk import or_warn
 from gprl_lightning.runtime.processes import of_every_process
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.rollout_log import (
@@ -51,7 +52,9 @@ class RolloutTable(L.Callback):
         rows = _of_all_processes(rows)
         if not trainer.is_global_zero:
             return
-        write_rows(rollout_file(self.folder, done), rows)
+        file = rollout_file(self.folder, done)
+        with or_warn(file, "this rollout is not logged"):
+            write_rows(file, rows)
         for logger in trainer.loggers:
             if isinstance(logger, GPRLWandbLogger):
                 logger.log_media(lambda: media(rows), done)

@@ -11,7 +11,6 @@ import difflib
 import gc
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,14 +23,18 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from gprl_lightning.cli.console import be_patient
 from gprl_lightning.config.validation import did_you_mean
 from gprl_lightning.errors import ConfigError, GridFailed, InvariantError
+from gprl_lightning.runtime.disk import CLOSED, FULL, disk_error
+from gprl_lightning.runtime.run_lock import only_run_in
 from gprl_lightning.tracking.grid_results import COMPOSED_FILE, ERROR_FILE, FINISHED_FILE
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 EXIT_JOBS_FAILED = 1
 EXIT_CONFIGURATION = 2
 EXIT_INVARIANT = 3
+EXIT_INTERRUPTED = 130
 
 
 def run(main: Callable[[], None]) -> None:
@@ -40,8 +43,9 @@ def run(main: Callable[[], None]) -> None:
 
     Hydra would print its own errors and exit with 1; with ``HYDRA_FULL_ERROR`` it raises them
     instead, which is set here to get hold of them. If the user has set it, everything is shown as
-    it comes.
+    it comes. Ctrl-C before the first iteration is 130.
     """
+    be_patient()
     if os.environ.get(FULL_ERROR) == "1":
         return main()
     os.environ[FULL_ERROR] = "1"
@@ -61,8 +65,36 @@ def run(main: Callable[[], None]) -> None:
             "A key inside a section that is null. For policy.lora.*: add lora=adapters.",
             EXIT_CONFIGURATION,
         )
+    except KeyboardInterrupt:
+        _exit("Stopped before the first iteration; nothing was begun.", EXIT_INTERRUPTED)
+    except Exception as error:
+        message, code = of_the_disk(error)
+        if not message:
+            raise
+        _exit(f"{message}\n(HYDRA_FULL_ERROR=1 shows where.)", code)
     finally:
         os.environ.pop(FULL_ERROR, None)
+
+
+def of_the_disk(error: BaseException) -> tuple[str, int]:
+    """Return one message, and the exit code, if it was a disk that said no; else an empty one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        number = disk_error(cause)
+        place = getattr(cause, "filename", None) or "a file of the run"
+        if number in FULL:
+            return (
+                f"OutOfDisk: paths.output: expected to write {place}; found: "
+                f"{os.strerror(number)}. Free some space, or set another paths.output or "
+                "paths.cache; the same command goes on from the newest checkpoint, if there is one."
+            ), EXIT_INVARIANT
+        if number in CLOSED:
+            return (
+                f"paths.output: expected to write {place}; found: {os.strerror(number)}. Make it "
+                "writable, or set another hydra.run.dir, paths.output or paths.cache."
+            ), EXIT_CONFIGURATION
+        cause = cause.__cause__ or cause.__context__
+    return "", 0
 
 
 def _exit(message: str, code: int) -> None:
@@ -131,24 +163,27 @@ def first_imports() -> Iterator[None]:
 
 @contextmanager
 def job() -> Iterator[None]:
-    """Around one run: notes in its folder that it ended well, and isolates its subprocesses.
+    """Around one run: locks its folder, notes that it ended well, and isolates its subprocesses.
 
     A folder is used again when a failed job, or one whose configuration has changed, is run again;
     the results in it are the earlier run's until the new one begins (`run_folder.begin`).
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    (folder / ERROR_FILE).unlink(missing_ok=True)
-    arguments = sys.argv
-    if hydra.mode == RunMode.MULTIRUN:
-        sys.argv = [arguments[0], *_as_single_run(folder)]
-    try:
-        yield
-    finally:
-        sys.argv = arguments
     composed = folder / COMPOSED_FILE
-    if composed.exists():
-        shutil.copyfile(composed, folder / FINISHED_FILE)
+    with only_run_in(folder):
+        # Another call in this folder, refused by the lock, writes its own over it before.
+        made_of = composed.read_bytes() if composed.exists() else None
+        (folder / ERROR_FILE).unlink(missing_ok=True)
+        arguments = sys.argv
+        if hydra.mode == RunMode.MULTIRUN:
+            sys.argv = [arguments[0], *_as_single_run(folder)]
+        try:
+            yield
+        finally:
+            sys.argv = arguments
+        if made_of is not None:
+            (folder / FINISHED_FILE).write_bytes(made_of)
 
 
 def _as_single_run(folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ the logged one by more than 1e-6, and 2 if there is nothing to show.
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from gprl_lightning.cli.console import visible
 from gprl_lightning.core.advantage_rule import AdvantageRule
 from gprl_lightning.tracking.metrics import per_axis
 from gprl_lightning.tracking.rollout_log import (
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         iterations, iteration = _choose(options.run, options.iteration)
-        logged = LoggedRollout.read(options.run, iteration)
+        logged = _read(options.run, iteration)
         groups = len(logged.groups.vectors)
         rule = rule_of(logged.rows[0][RULE], options.rule)
         if not 0 <= options.group < groups:
@@ -80,12 +82,28 @@ def _choose(run: Path, iteration: int | None) -> tuple[str, int]:
     return shown, found[-1] if iteration is None else iteration
 
 
+def _read(run: Path, iteration: int) -> LoggedRollout:
+    """Read a logged rollout.
+
+    Raises:
+        LookupError: the file is cut, or not what was written.
+    """
+    try:
+        return LoggedRollout.read(run, iteration)
+    except (LookupError, ValueError, TypeError, RuntimeError, csv.Error) as error:
+        raise LookupError(
+            f"{rollout_file(run, iteration)}: expected a whole rollout, as the run wrote it; found "
+            f"one that is cut or changed ({type(error).__name__}: {str(error)[:100]}). Choose "
+            "another --iteration."
+        ) from error
+
+
 def show(console: Console, logged: LoggedRollout, group: int, rule: AdvantageRule) -> bool:
     """Print the group; True if all advantages of the iteration follow from what is stored."""
     rows = logged.group(group)
     again = logged.rederived(rule)
     console.rule("prompt")
-    console.print(Text(rows[0]["prompt"]))
+    console.print(Text(visible(rows[0]["prompt"])))
     console.rule("responses")
     console.print(_responses(rows, again[group], logged.axes))
     console.print(_axes(logged, group))
@@ -119,7 +137,7 @@ def _responses(rows: list[Row], again: Tensor, axes: tuple[str, ...]) -> Table:
         ]
         advantage = f"{row['advantage']:+.4f}"
         cells = [str(row["length"]), row["stop_reason"], advantage, f"{again[index]:+.4f}", *per]
-        table.add_row(str(index), Text(row["response"]), *cells)
+        table.add_row(str(index), Text(visible(row["response"])), *cells)
     return table
 
 

@@ -35,6 +35,11 @@ NOT_THE_TRAINERS = {
     "accumulate_grad_batches": "algorithm.micro_batch_size",
     "max_steps": "iterations",
     "limit_train_batches": "iterations",
+    "overfit_batches": "iterations",
+    "fast_dev_run": "iterations",
+    "max_time": "iterations",
+    "min_steps": "iterations",
+    "min_epochs": "iterations",
 }
 
 

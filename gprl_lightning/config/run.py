@@ -71,6 +71,8 @@ class EvaluationConfig:
 
 # What a resume compares beside the configuration; see `gprl_lightning.runtime.run_identity`.
 RESUME_CONTENTS = ("data", "tokenizer", "policy", "preference_model", "processes")
+# What ``resume.allow`` may name besides: rows of metrics.csv that are missing.
+RESUME_ALLOWED = (*RESUME_CONTENTS, "metrics")
 
 
 @dataclass

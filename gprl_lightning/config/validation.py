@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gprl_lightning.config import Config
 from gprl_lightning.config.cross_checks import cross_check
-from gprl_lightning.config.run import RESUME_CONTENTS
+from gprl_lightning.config.run import RESUME_ALLOWED
 from gprl_lightning.errors import ConfigError
 
 FREE_FORM_SECTIONS = (
@@ -89,7 +89,7 @@ def validate(cfg: DictConfig) -> Config:
 
 def _check_allowed(names: Sequence[str]) -> None:
     """``resume.allow`` may name a key, a section, or one of the contents."""
-    known = [*FREE_FORM, *schema_keys(), *RESUME_CONTENTS]
+    known = [*FREE_FORM, *schema_keys(), *RESUME_ALLOWED]
     for name in names:
         free = name.startswith(tuple(f"{section}." for section in FREE_FORM_SECTIONS))
         if name not in known and not free:
@@ -97,7 +97,7 @@ def _check_allowed(names: Sequence[str]) -> None:
             hint = f"Did you mean {near[0]}?" if near else "All keys: python train.py --cfg job"
             raise ConfigError(
                 "resume.allow: expected keys, sections, or "
-                f"{', '.join(RESUME_CONTENTS)}; found {name!r}. {hint}"
+                f"{', '.join(RESUME_ALLOWED)}; found {name!r}. {hint}"
             )
 
 

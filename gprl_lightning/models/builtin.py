@@ -45,8 +45,10 @@ def _smollm2(folder: Path) -> Path:
 
     source, file = str(Path(spec.origin).parent), SMOLLM2_FILE
     print(f"converting {file} to {folder} (once)")
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
-    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, trust_remote_code=False)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=file, dtype=torch.float32, trust_remote_code=False
+    )
     # A plain Llama: the GGUF loader leaves a quantisation record that could not be loaded again.
     config = loaded.config.to_dict()
     for key in ("quantization_config", "_name_or_path", "architectures"):

@@ -8,7 +8,7 @@ the policy: an inference engine holds the policy alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from gprl_lightning.core.batch import PromptBatch
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampler, Sampling
+from gprl_lightning.runtime.processes import processes, rank
 
 ANCHOR_SEED = 7919  # keeps the anchors' randomness apart from that of the rollouts
 # Iterations whose anchors are sampled at once: a step of decoding reads all weights, however few
@@ -69,3 +70,11 @@ class Anchors:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.responses = dict(state["responses"])
+
+
+def of_this_process(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return this process's own of the saved states; all of them together if there are now more or
+    fewer processes, since prompts are then dealt out in another way."""
+    if len(states) == processes():
+        return states[rank()]
+    return {"responses": {k: v for state in states for k, v in state["responses"].items()}}

@@ -35,7 +35,7 @@ from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_source import PreferenceSource, as_module, source_in
-from gprl_lightning.modules.anchors import Anchors
+from gprl_lightning.modules.anchors import Anchors, of_this_process
 from gprl_lightning.modules.objective import OptimizerFactory, PolicyObjective
 from gprl_lightning.modules.partition import first_parts, micro_batches, minibatches
 from gprl_lightning.modules.parts import Parts
@@ -53,6 +53,7 @@ from gprl_lightning.rollout.ahead import Ahead, next_rollout
 from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.runtime.processes import (
     of_every_process,
+    processes,
     rank,
     sum_over_processes,
 )
@@ -314,7 +315,7 @@ class GPRLModule(PolicyObjective):
 
     def contents_changed(self, names: set[str]) -> None:
         """Forget the anchors: they answer other prompts, or come from another policy."""
-        if names and self.anchors:
+        if names & {"data", "tokenizer", "policy"} and self.anchors:
             self.anchors.load_state_dict({"responses": {}})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -328,11 +329,13 @@ class GPRLModule(PolicyObjective):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.sampler_differs = checkpoint["sampler_differs"]
         self.advantage_state = checkpoint["advantage_state"]
-        pending = checkpoint["pending_rollouts"][rank()]
+        # More or fewer processes get other prompts: what was sampled ahead for them is of no use.
+        all_pending = checkpoint["pending_rollouts"]
+        pending = all_pending[rank()] if len(all_pending) == processes() else None
         if isinstance(self.sampler, Ahead) and pending is not None:
             self.sampler.load_state_dict(pending)
         if self.anchors:
-            self.anchors.load_state_dict(checkpoint["anchors"][rank()])
+            self.anchors.load_state_dict(of_this_process(checkpoint["anchors"]))
 
     def _log(
         self,

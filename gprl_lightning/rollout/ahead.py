@@ -82,11 +82,19 @@ class Ahead:
     def state_dict(self) -> dict[str, Any]:
         """Return the rollout in the making, when it is done, with the version that made it."""
         made = self.pending.result() if self.pending else self.resumed
-        return {"rollout": made.to("cpu") if made is not None else None}
+        return {"rollout": plain(made.to("cpu")) if made is not None else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a rollout that `state_dict` gave."""
-        self.pending, self.resumed = None, state["rollout"]
+        kept = state["rollout"]
+        self.pending = self.resumed = None
+        if kept is not None:
+            self.resumed = Rollout(**{**kept, "prompts": PromptBatch(**kept["prompts"])})
+
+
+def plain(rollout: Rollout) -> dict[str, Any]:
+    """Return a rollout's fields, for a checkpoint, which holds plain values alone."""
+    return {**vars(rollout), "prompts": dict(vars(rollout.prompts))}
 
 
 def next_rollout(

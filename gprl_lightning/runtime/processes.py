@@ -51,6 +51,11 @@ def of_every_process(value: Any) -> list[Any]:
     return values
 
 
+def processes() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if several() else 1
+
+
 def rank() -> int:
     """This process's number, from 0."""
     return dist.get_rank() if several() else 0

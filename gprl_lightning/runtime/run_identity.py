@@ -7,19 +7,19 @@ those that are meant.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gprl_lightning.config.run import RESUME_CONTENTS
 from gprl_lightning.errors import ResumeRefused
+from gprl_lightning.runtime.checkpoint_files import iteration_of
+from gprl_lightning.runtime.checkpoint_io import read_header
 
-KEY = "run"  # in the checkpoint
 # Of what a checkpoint holds, in whichever part of the program: raise it with every change.
-FORMAT = 5
+FORMAT = 6
 # Keys that change no number of the training, or whose content a fingerprint holds.
 HARMLESS = (
     "iterations", "checkpoint_every", "ckpt_path", "name", "threads", "task", "resume", "logger",
@@ -70,40 +70,67 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, node
 
 
-def identity_in(file: Path) -> RunIdentity:
-    """The identity that a checkpoint carries.
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says of itself, in a record that is read without unpickling anything.
+
+    Attributes:
+        iteration: how many iterations are done in it.
+        rows: how many of them stood in ``metrics.csv`` when it was written; None: no such file.
+        identity: of the run that made it; None: it does not say.
+    """
+
+    iteration: int
+    rows: int | None
+    identity: RunIdentity | None
+
+
+def as_saved(header: Header) -> dict[str, Any]:
+    """Plain values, for a checkpoint."""
+    return {"format": FORMAT, **asdict(header)}
+
+
+def header_in(file: Path) -> Header:
+    """Return the header of a checkpoint that a run may go on from.
 
     Raises:
-        ResumeRefused: it carries none, or that of another version.
+        ResumeRefused: it has none, or that of another version, or another iteration's name.
     """
-    saved = torch.load(file, map_location="cpu", weights_only=False, mmap=True).get(KEY)
-    if saved is None:
-        raise ResumeRefused(
-            f"ckpt_path: expected a checkpoint of this program; {file} does not say which run made "
-            "it. Give one that train.py wrote."
-        )
-    if saved.get("format") != FORMAT:
+    saved = read_header(file)
+    if saved.get("format", FORMAT) != FORMAT:
         raise ResumeRefused(
             f"ckpt_path: expected a checkpoint of format {FORMAT}; {file} is of format "
-            f"{saved.get('format', 1)}, which another version of this program wrote. Go on with "
+            f"{saved['format']}, which another version of this program wrote. Go on with "
             "that version, or begin anew with another ckpt_path, paths.output or hydra.run.dir."
         )
-    return from_saved(saved)
+    header = from_saved(saved)
+    if header is None or header.identity is None:
+        raise ResumeRefused(
+            f"ckpt_path: expected a checkpoint of format {FORMAT} of this program; {file} does not "
+            "say which run made it. Give one that this version's train.py wrote."
+        )
+    if header.iteration != iteration_of(file):
+        raise ResumeRefused(
+            f"ckpt_path: expected the name iteration_{header.iteration:06d}.ckpt, by what is in "
+            f"it; found {file}. Give it its name back."
+        )
+    return header
 
 
-def as_saved(identity: RunIdentity) -> dict[str, Any]:
-    """Plain values, for a checkpoint."""
-    return {"format": FORMAT, **asdict(identity)}
-
-
-def from_saved(saved: dict[str, Any]) -> RunIdentity:
-    """The identity in the values of `as_saved`."""
-    return RunIdentity(**{name: value for name, value in saved.items() if name != "format"})
+def from_saved(saved: dict[str, Any]) -> Header | None:
+    """The header in the values of `as_saved`; None if they are not one."""
+    try:
+        identity = None if saved["identity"] is None else RunIdentity(**saved["identity"])
+        header = Header(saved["iteration"], saved["rows"], identity)
+    except (KeyError, TypeError):
+        return None
+    numbers = isinstance(header.iteration, int) and isinstance(header.rows, int | None)
+    return header if numbers and (identity is None or isinstance(identity.config, dict)) else None
 
 
 def require_same_config(saved: RunIdentity, config: dict[str, Any], allow: Sequence[str]) -> None:
     """Raises ResumeRefused where a key that matters differs; quick, before anything is loaded."""
-    now = flattened(config)
+    now = json.loads(json.dumps(flattened(config), default=str))  # as it comes out of a header
     keys = dict.fromkeys([*saved.config, *now])
     different = [k for k in keys if saved.config.get(k) != now.get(k) and not _under(k, HARMLESS)]
     _refuse(

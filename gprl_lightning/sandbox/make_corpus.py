@@ -134,8 +134,10 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(args.policy)
-    model = AutoModelForCausalLM.from_pretrained(args.policy, dtype=torch.bfloat16).eval()
+    tokenizer = AutoTokenizer.from_pretrained(args.policy, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        args.policy, dtype=torch.bfloat16, trust_remote_code=False
+    ).eval()
     requests = split_requests()[0]
     order = random.Random(args.seed)
     total, start, queue = 0, time.time(), []

@@ -112,7 +112,7 @@ class NgramModel:
 
     @classmethod
     def load(cls, path: Path) -> NgramModel:
-        with np.load(path) as data:
+        with np.load(path, allow_pickle=False) as data:
             words = str(data["words"]).split("\n")
             tables = [
                 dict(

@@ -84,8 +84,10 @@ def main() -> None:
 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(args.teacher)
-    model = AutoModelForCausalLM.from_pretrained(args.teacher, dtype=torch.bfloat16).eval()
+    tokenizer = AutoTokenizer.from_pretrained(args.teacher, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        args.teacher, dtype=torch.bfloat16, trust_remote_code=False
+    ).eval()
     examples = read_examples(args.corpus)
     verdicts: dict[str, bool] = {}
     if args.verdicts.exists():

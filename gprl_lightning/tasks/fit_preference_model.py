@@ -23,6 +23,7 @@ from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.models.pretrained_preference import save_preference_model
 from gprl_lightning.models.tokenizer_files import load_tokenizer
 from gprl_lightning.modules.preference import PreferenceModule
+from gprl_lightning.runtime.checkpoint_io import RaisingCheckpointIO
 from gprl_lightning.tracking import metrics
 
 MAX_TOKENS = 2048  # of a text, where preference_model.max_tokens says nothing
@@ -124,8 +125,9 @@ def fit_preference_model(
     module = _module(options, model, len(training))
     evaluation = loader(held_out, shuffle=False)
     model.train()  # as loaded it is in eval, where gradient checkpointing does nothing
-    trainer.fit(module, training, evaluation, ckpt_path=config.ckpt_path, weights_only=False)
-    kept = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
+    trainer.strategy.checkpoint_io = RaisingCheckpointIO()
+    trainer.fit(module, training, evaluation, ckpt_path=config.ckpt_path, weights_only=True)
+    kept = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(kept["state_dict"])
     model.cpu().eval()
     return float(best.best_model_score or 0.0)

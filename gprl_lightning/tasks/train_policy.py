@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import DictConfig
 
 from gprl_lightning.callbacks.caution import Caution, say
@@ -15,13 +16,14 @@ from gprl_lightning.callbacks.iteration_checkpoint import IterationCheckpoint
 from gprl_lightning.callbacks.progress import IterationBar
 from gprl_lightning.config import Config
 from gprl_lightning.config.cautions import setup_cautions
+from gprl_lightning.errors import EndedEarly
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy, save_policy
 from gprl_lightning.models.prompt_lengths import require_room
-from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume, iteration_of
+from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume
 from gprl_lightning.runtime.profiling import make_profiler
 from gprl_lightning.runtime.run_identity import (
-    identity_in,
+    header_in,
     require_same_config,
     require_same_contents,
 )
@@ -51,9 +53,9 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     require_device(cfg.trainer)
     container = to_container(cfg)
     checkpoint = checkpoint_to_resume(config.ckpt_path, folder)
-    saved = identity_in(checkpoint) if checkpoint else None
-    if saved:
-        require_same_config(saved, container, config.resume.allow)
+    header = header_in(checkpoint) if checkpoint else None
+    if header and header.identity:
+        require_same_config(header.identity, container, config.resume.allow)
     prepare(config)
     prompts, held_out = build_prompts(config.data)
     folder_of_policy = policy_folder(config.policy.path, config.paths.cache)
@@ -71,6 +73,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
         profiler=make_profiler(cfg.trainer.get("profiler"), folder),
         callbacks=[
             invariants(config, folder),
+            beginning(cfg, folder, saving),
             *drift_control(config, module, folder),
             *evaluation,
             *[instantiate(c) for c in cfg.callbacks.values()],
@@ -84,25 +87,60 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     loader = module.loader(trainer.global_rank, trainer.world_size)
     identity = run_identity(container, parts, trainer.world_size)
     saving.identity = identity
-    if checkpoint and saved:
-        require_same_contents(saved, identity, config.resume.allow)
-        csv.continue_from(iteration_of(checkpoint))
+    if checkpoint and header and header.identity:
+        require_same_contents(header.identity, identity, config.resume.allow)
+        # Another run's rows are in its own folder.
+        here = checkpoint.resolve().parent == (folder / "checkpoints").resolve()
+        lenient = not here or "metrics" in config.resume.allow
+        csv.continue_from(header.iteration, None if lenient else header.rows)
         print(f"going on from {checkpoint}")
-    begin(cfg, folder)
     cautions = setup_cautions(config, axes_of(module))
     if trainer.is_global_zero:
         say(cautions)
-    with recorded_by(trainer.loggers, cfg):
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=False)
-    return finish(config, trainer, policy, folder, cautions)
+    with saving.stop.heard(), recorded_by(trainer.loggers, cfg):
+        with saving.restoring(checkpoint):
+            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        require_all(config, trainer)
+        return finish(config, cfg, trainer, policy, folder, cautions)
+
+
+def beginning(cfg: DictConfig, folder: Path, saving: IterationCheckpoint) -> L.Callback:
+    """Return what makes the folder this run's once nothing can refuse it any more.
+
+    What has refused it by then are the checks of all that is loaded, restored and built.
+    """
+
+    def begun(trainer: L.Trainer, _: L.LightningModule) -> None:
+        saving.restored(trainer)
+        if trainer.is_global_zero:
+            begin(cfg, folder)
+
+    return LambdaCallback(on_train_start=begun)
+
+
+def require_all(config: Config, trainer: L.Trainer) -> None:
+    """Raises EndedEarly where a callback or an option of the trainer has ended the training."""
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    if done < config.iterations:
+        raise EndedEarly(
+            f"iterations={config.iterations}: expected as many; found the training ended after "
+            f"{done}, by a callback or an option of the trainer. They are saved: the same command "
+            f"goes on from there, and with iterations={done} it ends there, as a whole run."
+        )
 
 
 def finish(
-    config: Config, trainer: L.Trainer, policy: Policy, folder: Path, cautions: list[str]
+    config: Config,
+    cfg: DictConfig,
+    trainer: L.Trainer,
+    policy: Policy,
+    folder: Path,
+    cautions: list[str],
 ) -> float | None:
     """Save the policy, the summary and the report; print the closing table."""
     if not trainer.is_global_zero:
         return None
+    begin(cfg, folder)  # where nothing was left to train, it has not been called yet
     save_policy(policy, folder / "policy")
     columns = read_metrics(folder / "metrics.csv")
     final = {name: values[-1] for name, (_, values) in columns.items()}

@@ -17,10 +17,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
+from gprl_lightning.errors import ConfigError, ResumeRefused
+from gprl_lightning.runtime.disk import or_warn
 from gprl_lightning.tracking.metrics import ITERATION
 from gprl_lightning.tracking.provenance import provenance
 from gprl_lightning.tracking.wandb_logger import GPRLWandbLogger
 
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 TERMINATED = 143  # 128 + SIGTERM, as a shell reports it
 
 
@@ -39,6 +42,7 @@ class MetricsCSV(Logger):
         self.file = Path(folder) / "metrics.csv"
         self.columns: list[str] = [ITERATION]
         self.rows: list[dict[str, Any]] = []
+        self.whole = True  # the file holds these rows, and no other
 
     @property
     def name(self) -> str:
@@ -58,33 +62,54 @@ class MetricsCSV(Logger):
     ) -> None:
         """The configuration is saved as ``config.yaml``, not here."""
 
-    @rank_zero_only
-    def continue_from(self, iteration: int) -> None:
-        """Keep the rows up to `iteration` of an earlier part of this run."""
-        if self.file.exists():
-            with self.file.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self.columns = list(reader.fieldnames or self.columns)
-                whole = (r for r in reader if None not in r.values())  # a kill may tear the last
-                self.rows = [r for r in whole if float(r[ITERATION]) <= iteration]
-            self._rewrite()
+    def continue_from(self, iteration: int, rows: int | None = None) -> None:
+        """Keep the rows up to `iteration` of an earlier part of this run.
+
+        Nothing on the disk changes before the next row is logged.
+
+        Args:
+            rows: how many there must be, as the checkpoint says; None: as many as there are.
+
+        Raises:
+            ResumeRefused: there are fewer.
+        """
+        columns, found = read_rows_of(self.file)
+        kept = [row for row in found if int(float(row[ITERATION])) <= iteration]
+        if rows is not None and len(kept) < rows:
+            raise ResumeRefused(
+                f"ckpt_path: expected {rows} rows up to iteration {iteration} in {self.file}, as "
+                f"when the checkpoint was written; found {len(kept)}. Put the file back, or go on "
+                "without them: 'resume.allow=[metrics]'"
+            )
+        self.columns, self.rows = columns, kept
+        self.whole = False
+
+    def rows_on_disk(self, iteration: int) -> int:
+        """Return how many rows up to `iteration` the file holds."""
+        return sum(int(row[ITERATION]) <= iteration for row in self.rows) if self.whole else 0
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Write a row, or add to the last one. A disk that takes none is warned of, and the row is
+        written with a later one."""
         row: dict[str, Any] = {k: v for k, v in metrics.items() if k != "epoch"}
         row[ITERATION] = int(row.get(ITERATION, step))
         new_columns = [k for k in row if k not in self.columns]
-        merge = bool(self.rows) and int(self.rows[-1][ITERATION]) == row[ITERATION]
+        merge = bool(self.rows) and int(float(self.rows[-1][ITERATION])) == row[ITERATION]
         if merge:
             self.rows[-1].update(row)
         else:
             self.rows.append(row)
         self.columns += new_columns
-        if new_columns or merge or not self.file.exists():
-            self._rewrite()
-        else:
-            with self.file.open("a", newline="") as file:
-                csv.DictWriter(file, self.columns).writerow(row)
+        appended = self.whole and not (new_columns or merge) and self.file.exists()
+        self.whole = False
+        with or_warn(self.file, "its rows are kept for later"):
+            self._append(row) if appended else self._rewrite()
+            self.whole = True
+
+    def _append(self, row: dict[str, Any]) -> None:
+        with self.file.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
 
     def _rewrite(self) -> None:
         partial = self.file.with_suffix(".partial")
@@ -95,17 +120,56 @@ class MetricsCSV(Logger):
         partial.replace(self.file)
 
 
+def read_rows_of(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns of a ``metrics.csv`` and its whole rows, without torn and blank ones.
+
+    A file that is missing, empty or filled with NULs has none.
+    """
+    if not file.exists():
+        return [ITERATION], []
+    text = file.read_text(encoding="utf8", errors="replace").replace("\0", "")
+    lines = [line for line in text.splitlines(keepends=True) if line.strip()]
+    reader = csv.DictReader(lines)
+    columns = list(reader.fieldnames or [])
+    if ITERATION not in columns or len(set(columns)) < len(columns):
+        return [ITERATION], []
+    return columns, [row for row in reader if _is_whole(row)]
+
+
+def _is_whole(row: dict[Any, Any]) -> bool:
+    try:
+        return None not in row and None not in row.values() and int(row[ITERATION]) >= 0
+    except ValueError:
+        return False
+
+
 def read_metrics(file: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """The columns of a ``metrics.csv``: for each metric its (iterations, values), gaps left out."""
+    """Return the columns of a ``metrics.csv``: for each metric its (iterations, values), gaps left
+    out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: it holds something besides numbers.
+    """
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"{file}: expected a run's metrics.csv; there is none.")
     out: dict[str, tuple[list[int], list[float]]] = {}
-    with Path(file).open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            for name, cell in row.items():
-                if cell not in ("", None) and name != ITERATION:
-                    steps, values = out.setdefault(name, ([], []))
-                    steps.append(int(row[ITERATION]))
-                    values.append(float(cell))
+    for row in read_rows_of(Path(file))[1]:
+        for name, cell in row.items():
+            if cell != "" and name != ITERATION:
+                steps, values = out.setdefault(name, ([], []))
+                steps.append(int(row[ITERATION]))
+                values.append(_number(cell, name, file))
     return out
+
+
+def _number(cell: str, name: str, file: str | Path) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise ConfigError(
+            f"{file}: expected numbers under {name}; found {cell[:40]!r}. Put the file back."
+        ) from None
 
 
 @contextmanager
@@ -125,6 +189,8 @@ def recorded_by(loggers: Sequence[Logger], cfg: DictConfig) -> Iterator[None]:
     except SystemExit as error:
         if isinstance(error, SIGTERMException):
             error.code = TERMINATED
+        elif isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes a 1 of it
+            error.code = INTERRUPTED
         code = error.code if isinstance(error.code, int) else 1
         raise
     finally:

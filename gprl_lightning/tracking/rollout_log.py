@@ -108,7 +108,7 @@ def read_rows(file: Path) -> list[Row]:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    with file.open(newline="", encoding="utf8") as stream:
+    with file.open(newline="", encoding="utf8", errors="replace") as stream:
         return [{k: _value(k, cell) for k, cell in row.items()} for row in csv.DictReader(stream)]
 
 

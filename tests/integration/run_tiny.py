@@ -22,7 +22,7 @@ module = tiny_module(
 several = {"strategy": "ddp", "devices": 2} if world == 2 else {}
 trainer = tiny_trainer(folder, every=1, callbacks=[RolloutTable(folder, every=2)], **several)
 loader = tiny_loader(module, ITERATIONS, per_step, rank=trainer.global_rank, world_size=world)
-trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=False)
+trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
 monitor = next(c for c in trainer.callbacks if isinstance(c, DriftMonitor))
 result = {
     "weights": module.policy.state_dict(),

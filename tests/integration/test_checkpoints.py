@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 from collections import namedtuple
@@ -21,8 +22,13 @@ from gprl_lightning.errors import CheckpointCorrupt, ConfigError, OutOfDisk, Res
 from gprl_lightning.modules.parts import Parts
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.runtime import run_identity as resume
-from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume, checkpoints, damage
-from gprl_lightning.runtime.preemption import Preempted
+from gprl_lightning.runtime.checkpoint_files import (
+    checkpoint_to_resume,
+    checkpoints,
+    damage,
+    iteration_of,
+)
+from gprl_lightning.runtime.preemption import Interrupted, Preempted, StopSignals
 from gprl_lightning.runtime.run_identity import RunIdentity, flattened
 from gprl_lightning.tasks.identity import run_identity
 from gprl_lightning.tracking.loggers import read_metrics
@@ -37,7 +43,7 @@ def run(folder, ckpt_path=None, iterations=ITERATIONS, identity=None, sampler=No
     module.sampler = sampler or module.sampler
     trainer = tiny_trainer(folder, **kwargs)
     trainer.callbacks[-1].identity = identity
-    trainer.fit(module, tiny_loader(module, iterations), ckpt_path=ckpt_path, weights_only=False)
+    trainer.fit(module, tiny_loader(module, iterations), ckpt_path=ckpt_path, weights_only=True)
     return module
 
 
@@ -98,7 +104,7 @@ def test_flipped_bits_are_found(copies):
 
 
 def whole_weights(file) -> bytes:
-    state = torch.load(file, weights_only=False)["state_dict"]
+    state = torch.load(file, weights_only=True)["state_dict"]
     return state["policy.model.model.layers.0.mlp.up_proj.weight"].numpy().tobytes()
 
 
@@ -124,20 +130,46 @@ def test_no_half_written_file_stays(tmp_path):
     assert [f.name for f in (tmp_path / "checkpoints").iterdir()] == ["iteration_000001.ckpt"]
 
 
-def test_a_disk_that_fills_up_is_named_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
-    def full(self, path, **kwargs):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+class LimitsFiles(Callback):
+    """From iteration `first` on, no file may be longer than so many bytes: the disk says EFBIG."""
 
-    class FillsUp(Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            if batch.iteration == 1:
-                monkeypatch.setattr(type(trainer), "save_checkpoint", full)
+    def __init__(self, first, length):
+        self.first, self.length = first, length
 
-    with pytest.raises(OutOfDisk, match="No space left"):
-        run(tmp_path, callbacks=[FillsUp()])
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch.iteration == self.first:
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.length, hard))
+
+
+@pytest.fixture
+def any_length():
+    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+
+
+def test_a_disk_that_fills_up_is_named_and_the_checkpoint_before_stays(tmp_path, any_length):
+    with pytest.raises(OutOfDisk, match="File too large"):
+        run(tmp_path, callbacks=[LimitsFiles(1, 50_000)])
     assert [f.name for f in (tmp_path / "checkpoints").iterdir()] == ["iteration_000001.ckpt"]
     assert damage(at(tmp_path, 1)) is None
+
+
+def test_metrics_that_find_no_room_are_warned_of_and_written_later(whole, tmp_path, any_length):
+    """The run goes on: what it cannot do without is the checkpoint."""
+    rows = (whole[1] / "metrics.csv").read_text().splitlines()
+    limit = sum(len(row) + 1 for row in rows[:3])
+
+    class MoreRoom(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch.iteration == 3:
+                hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+                resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+    with pytest.warns(UserWarning, match=r"metrics\.csv could not be written.*kept for later"):
+        run(tmp_path, callbacks=[LimitsFiles(1, limit), MoreRoom()], every=ITERATIONS)
+    assert read_metrics(tmp_path / "metrics.csv")["train/loss"][0] == [1, 2, 3, 4]
 
 
 def test_too_little_disk_is_refused_before_the_first_rollout(tmp_path, monkeypatch):
@@ -225,9 +257,12 @@ def test_global_random_numbers_go_on(tmp_path):
 # Signals ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)],
+)
 def test_a_signal_ends_the_iteration_saves_it_and_the_same_command_goes_on(
-    whole, tmp_path, number, capsys
+    whole, tmp_path, number, code, capsys
 ):
     class Preempt(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -237,12 +272,67 @@ def test_a_signal_ends_the_iteration_saves_it_and_the_same_command_goes_on(
     before = signal.getsignal(number)
     with pytest.raises(Preempted) as stopped:
         run(tmp_path, callbacks=[Preempt()], every=100)
-    assert stopped.value.code == 75
+    assert stopped.value.code == code
     assert "The same command in this folder goes on" in capsys.readouterr().out
     assert [f.name for f in checkpoints(tmp_path / "checkpoints")] == ["iteration_000002.ckpt"]
     assert signal.getsignal(number) == before
     again = run(tmp_path, checkpoint_to_resume(None, tmp_path))
     assert differences(whole[0].state_dict(), again.state_dict()) == []
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    class Interrupt(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch.iteration == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+                pytest.fail("it went on")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted) as stopped:
+        run(tmp_path, callbacks=[Interrupt()])
+    assert stopped.value.code == 130
+    assert [iteration_of(f) for f in checkpoints(tmp_path / "checkpoints")] == [1, 2]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_signals_that_are_repeated_while_the_run_ends_change_nothing(tmp_path):
+    """A scheduler repeats them; the first has been answered."""
+
+    class Preempt(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stop = StopSignals()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted) as stopped, stop.heard():
+        run(tmp_path, callbacks=[Preempt()])
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stopped.value.code == 75
+    stop.restore()
+    assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
+    with stop.heard():
+        pass
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As ``nohup`` has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals().heard():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_that_a_callback_ends_is_saved(tmp_path):
+    class Stops(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            trainer.should_stop = batch.iteration == 1
+
+    run(tmp_path, callbacks=[Stops()], every=100)
+    assert [iteration_of(f) for f in checkpoints(tmp_path / "checkpoints")] == [2]
 
 
 def test_a_signal_in_the_last_iteration_lets_the_run_end(tmp_path):
@@ -336,9 +426,9 @@ def test_identity_sees_data_tokenizer_and_models():
 
 def test_a_checkpoint_carries_its_identity_and_another_s_does_not(tmp_path, whole):
     run(tmp_path, iterations=1, identity=IDENTITY)
-    assert resume.identity_in(at(tmp_path, 1)) == IDENTITY
+    assert resume.header_in(at(tmp_path, 1)).identity == IDENTITY
     with pytest.raises(ResumeRefused, match="does not say which run"):
-        resume.identity_in(at(whole[1], 1))
+        resume.header_in(at(whole[1], 1))
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
@@ -346,7 +436,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
     run(tmp_path, iterations=1, identity=IDENTITY)
     monkeypatch.setattr(resume, "FORMAT", resume.FORMAT + 1)
     with pytest.raises(ResumeRefused, match=f"of format {resume.FORMAT - 1}, which another"):
-        resume.identity_in(at(tmp_path, 1))
+        resume.header_in(at(tmp_path, 1))
 
 
 def test_an_allowed_learning_rate_is_the_one_that_is_used(tmp_path):

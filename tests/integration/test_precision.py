@@ -34,7 +34,7 @@ def run(folder, precision, options, checkpoint=None):
     module = tiny_module(2, policy=policy(*options), lr=0.05)
     evaluation = held_out(module, SourceJudge(module.preference_model.module))
     trainer = tiny_trainer(folder, precision=precision, callbacks=[evaluation])
-    trainer.fit(module, tiny_loader(module, 2), ckpt_path=checkpoint, weights_only=False)
+    trainer.fit(module, tiny_loader(module, 2), ckpt_path=checkpoint, weights_only=True)
     return module.policy.state_dict()
 
 

@@ -89,7 +89,7 @@ def test_the_papers_setting_logs_what_it_computes(llama_run):
 
 def test_a_run_samples_the_anchors_of_coming_iterations_with_the_first(llama_run):
     file = llama_run / "run" / "checkpoints" / "iteration_000001.ckpt"
-    anchors = torch.load(file, weights_only=False)["anchors"][0]
+    anchors = torch.load(file, weights_only=True)["anchors"][0]
     assert len(anchors["responses"]) == 4  # of both iterations' prompts
 
 

@@ -12,16 +12,19 @@ import os
 import runpy
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.pretrained_preference import save_preference_model
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.runtime.checkpoint_io import read_header
 from tests.composing import ROOT
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.tiny_run import clean_environment, tiny_settings, train
@@ -88,8 +91,25 @@ def world(tmp_path_factory) -> dict[str, Path]:
     shutil.copytree(folder / "run" / "checkpoints", folder / "cut")
     truncated = folder / "cut" / "iteration_000002.ckpt"
     os.truncate(truncated, 10_000)
+    shutil.copytree(folder / "run" / "checkpoints", folder / "named")
+    misnamed = folder / "named" / "iteration_000001.ckpt"
+    (folder / "named" / "iteration_000002.ckpt").replace(misnamed)
+    (folder / "taken").mkdir()
+    (folder / "taken" / "policy").write_text("mine")
+    shutil.copytree(folder / "run", folder / "nan_run")
+    with_nan(folder / "nan_run" / "checkpoints" / "iteration_000002.ckpt")
     places = {path.stem: path for path in folder.iterdir()}
-    return {**places, "truncated": truncated, "settings": settings}  # type: ignore[dict-item]
+    return {**places, "truncated": truncated, "misnamed": misnamed, "settings": settings}  # type: ignore[dict-item]
+
+
+def with_nan(file: Path) -> None:
+    """Put a NaN into a checkpoint's weights, all else as it was."""
+    checkpoint, header = torch.load(file, weights_only=True), read_header(file)
+    next(iter(checkpoint["state_dict"].values())).view(-1)[0] = float("nan")
+    with file.open("wb") as stream:
+        torch.save(checkpoint, stream)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("archive/run.json", json.dumps(header))
 
 
 def command_line(overrides: list[str], capsys) -> tuple[int, str]:
@@ -120,9 +140,10 @@ def test_each_mistake_is_refused(mistake, world, tmp_path, monkeypatch, capsys):
     quiet = [q for q in QUIET if not (q == "logger=none" and "logger" in names)]
     monkeypatch.setattr(sys, "argv", ["train.py", *settings, *quiet, *given])
 
-    before = results_in(world["run"])
+    kept = {name: results_in(world[name]) for name in ("run", "nan_run")}
     code, message = command_line(given, capsys)
-    assert results_in(world["run"]) == before, "a refusal has changed a finished run"
+    for name, before in kept.items():
+        assert results_in(world[name]) == before, "a refusal has changed a finished run"
     message = message[message.rfind("overrides: [") :].partition("\n")[2] or message
     assert code == mistake.code, message
     assert "Traceback" not in message

@@ -20,7 +20,7 @@ def _run(folder, ckpt_path=None, settings=SENSITIVE):
     trainer = tiny_trainer(folder, settings=settings)
     if ckpt_path is not None:
         trainer.loggers[0].continue_from(int(ckpt_path.stem.split("_")[1]))
-    trainer.fit(module, tiny_loader(module), ckpt_path=ckpt_path, weights_only=False)
+    trainer.fit(module, tiny_loader(module), ckpt_path=ckpt_path, weights_only=True)
     return module, trainer
 
 

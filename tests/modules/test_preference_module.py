@@ -196,7 +196,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
         loader = PairLoader(cyclic_pairs(20, 0), module.model.text, 12, epochs=2)
         saving = [SaveAfter(tmp_path / "half.ckpt")]
         fitting = trainer(tmp_path, enable_checkpointing=False, callbacks=saving)
-        fitting.fit(module, loader, ckpt_path=resumed_from, weights_only=False)
+        fitting.fit(module, loader, ckpt_path=resumed_from, weights_only=True)
         assert fitting.global_step == 10
         ends.append(module.state_dict())
     for name in ends[0]:

@@ -10,7 +10,7 @@ import torch
 
 from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.errors import ConfigError, SamplerFailed, WrongWeights
-from gprl_lightning.rollout.ahead import Ahead, next_rollout
+from gprl_lightning.rollout.ahead import Ahead, next_rollout, plain
 from gprl_lightning.rollout.huggingface import HuggingFaceSampler
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
@@ -117,7 +117,7 @@ def test_a_rollout_that_is_older_than_one_update_is_refused(policy):
     next_rollout(ahead, policy, batches[0], TWO, 0)
     ahead.state_dict()
     old = replace(ahead.pending.result(), version=-1)
-    ahead.load_state_dict({"rollout": old})
+    ahead.load_state_dict({"rollout": plain(old)})
     with pytest.raises(WrongWeights, match="version 1 of the weights or 1 before it"):
         next_rollout(ahead, policy, batches[1], TWO, 0)
 
@@ -131,7 +131,7 @@ def run(folder, iterations=4, ckpt_path=None):
         module.sampler = ahead
         module.correction = ImportanceCorrection("truncate")
         trainer = tiny_trainer(folder)
-        trainer.fit(module, loader, ckpt_path=ckpt_path, weights_only=False)
+        trainer.fit(module, loader, ckpt_path=ckpt_path, weights_only=True)
     return module
 
 
