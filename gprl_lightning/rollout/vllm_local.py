@@ -93,7 +93,7 @@ class VLLMSampler:
             raise ConfigError(
                 "rollout=vllm: expected one process; found several. Choose rollout=vllm_server."
             )
-        if self.llm is None:
+        if self.version is None:
             self._start(policy)
         state = {n: t.detach().cpu().contiguous() for n, t in _merged(policy).items()}
         with self._awake():
@@ -107,7 +107,7 @@ class VLLMSampler:
         self, policy: Policy, prompts: PromptBatch, sampling: Sampling, seed: int
     ) -> Rollout:
         """Return the engine's responses, group-major."""
-        if self.llm is None or self.version is None:
+        if self.version is None:
             raise WrongWeights("rollout=vllm: expected weights_changed before the first sample.")
         seeds = request_seeds(prompts, seed)
         with self._awake():
