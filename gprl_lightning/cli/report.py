@@ -10,7 +10,7 @@ from gprl_lightning.study.page import write_study
 from gprl_lightning.study.runs import is_grid
 from gprl_lightning.tracking.loggers import read_metrics
 from gprl_lightning.tracking.report import print_table, summary_rows, write_report
-from gprl_lightning.tracking.run_folder import cautions_of
+from gprl_lightning.tracking.run_folder import cautions_of, judge_of
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         print(write_study(folder, asked.tuning_seeds, asked.looks))
         return 0
     columns = read_metrics(folder / "metrics.csv")
-    print_table(summary_rows(columns, cautions_of(folder)), str(folder))
+    print_table(summary_rows(columns, cautions_of(folder), judge_of(folder)), str(folder))
     print(write_report(folder))
     return 0
 

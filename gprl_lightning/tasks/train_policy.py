@@ -152,6 +152,9 @@ def finish(
         "report": folder / "report.png",
     }
     write_summary(config, folder, final, paths, cautions)
-    print_table(summary_rows(columns, cautions), f"{config.name}, seed {config.seed}")
+    print_table(
+        summary_rows(columns, cautions, config.evaluation.judge),
+        f"{config.name}, seed {config.seed}",
+    )
     print(f"results: {os.path.relpath(folder)}   picture: {os.path.relpath(folder / 'report.png')}")
     return final.get(metrics.EVAL_WIN_RATE)

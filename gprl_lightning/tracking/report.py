@@ -100,12 +100,15 @@ def _single(panel, columns: Columns, names: dict[str, str], title: str, unit: st
             panel.plot(*columns[name], label=label)
 
 
-def summary_rows(columns: Columns, cautions: Sequence[str] = ()) -> list[tuple[str, str]]:
+def summary_rows(
+    columns: Columns, cautions: Sequence[str] = (), judge: str = ""
+) -> list[tuple[str, str]]:
     """The closing table of a run: (what, value) rows, only of what was measured.
 
     Args:
         columns: of the run's metrics.csv.
         cautions: of the run's set-up; those of its results are found here.
+        judge: whose verdicts the win rate counts.
     """
     last = {name: values[-1] for name, (_, values) in columns.items()}
     first = {name: values[0] for name, (_, values) in columns.items()}
@@ -117,6 +120,7 @@ def summary_rows(columns: Columns, cautions: Sequence[str] = ()) -> list[tuple[s
             ("held-out win rate", rate),
             ("… before training", f"{first[metrics.EVAL_WIN_RATE]:.1%}"),
         ]
+        rows += [("… judged by", judge)] if judge else []
         rows.append(("… at equal length", f"{last[metrics.EVAL_LENGTH_CONTROLLED]:.1%}"))
         rows.append(("… by the preference model", f"{last[metrics.EVAL_PROXY_WIN_RATE]:.1%}"))
         rows.append(

@@ -58,6 +58,12 @@ def cautions_of(folder: Path) -> list[str]:
     return json.loads(file.read_text(encoding="utf8")).get("cautions", []) if file.exists() else []
 
 
+def judge_of(folder: Path) -> str:
+    """Return the judge of a run's held-out win rate by its name; empty if the run does not say."""
+    file = folder / "config.yaml"
+    return str(OmegaConf.load(file).evaluation.judge) if file.exists() else ""
+
+
 def write_summary(
     config: Config,
     folder: Path,

@@ -11,6 +11,7 @@ from gprl_lightning.callbacks.caution import Caution
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.cautions import KL_BOUND, WINDOW, result_cautions
 from gprl_lightning.tracking.report import summary_rows
+from gprl_lightning.tracking.run_folder import judge_of
 
 CASES = [
     (metrics.KL, [0.0] + [KL_BOUND + 0.01] * WINDOW, True),
@@ -42,6 +43,16 @@ def test_a_short_history_is_no_ground_yet(capsys):
     for _ in range(WINDOW - 1):
         caution.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
     assert capsys.readouterr().err == ""
+
+
+def test_the_table_says_whose_win_rate_it_is(tmp_path):
+    names = ("EVAL_WIN_RATE", "EVAL_WIN_RATE_LOW", "EVAL_WIN_RATE_HIGH", "EVAL_LENGTH_CONTROLLED",
+             "EVAL_PROXY_WIN_RATE", "EVAL_RESPONSE_LENGTH")  # fmt: skip
+    columns = {getattr(metrics, name): ([0], [0.5]) for name in names}
+    assert ("… judged by", "someone") in summary_rows(columns, judge="someone")
+    assert judge_of(tmp_path) == ""
+    (tmp_path / "config.yaml").write_text("evaluation: {judge: someone}\n")
+    assert judge_of(tmp_path) == "someone"
 
 
 def test_the_table_ends_with_them():
