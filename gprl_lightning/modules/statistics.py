@@ -14,6 +14,7 @@ from gprl_lightning.core.iteration import UpdateReport
 from gprl_lightning.core.losses import expected_weight_sums
 from gprl_lightning.core.options import LossAggregation
 from gprl_lightning.core.policy_loss import PolicyTerms
+from gprl_lightning.modules.update_sums import UpdateSums
 from gprl_lightning.runtime.processes import max_over_processes, sum_over_processes
 from gprl_lightning.tracking import metrics
 
@@ -24,7 +25,7 @@ class UpdateStatistics:
     """Means over all tokens of an iteration's optimiser steps, however they were split."""
 
     def __init__(self) -> None:
-        self.steps: list[Tensor] = []  # of each closed optimiser step: the sums that `add` lists
+        self.steps: list[Tensor] = []  # of each closed optimiser step: `UpdateSums`
         self.open: Tensor | float = 0.0
         self.finite: Tensor | bool = True
         self.ratio_max: Tensor | float = 0.0
@@ -47,18 +48,18 @@ class UpdateStatistics:
         """Add one micro-batch; `loss` and `policy_loss` are its share of the minibatch's."""
         mask = batch.response_mask
         lengths = mask.sum(1)
-        sums = [
-            loss,
-            policy_loss,
-            kl[mask].sum(),
-            terms.clipped[mask].sum(),
-            entropy[mask].sum(),
-            mask.sum(),
-            weights.double().sum(),
-            weights.double().square().sum(),
-            loss.new_tensor(len(mask)),
-            (1 / lengths.clamp(min=1)).sum(),
-        ]
+        sums = UpdateSums(
+            loss=loss,
+            policy_loss=policy_loss,
+            kl=kl[mask].sum(),
+            clipped=terms.clipped[mask].sum(),
+            entropy=entropy[mask].sum(),
+            tokens=mask.sum(),
+            weights=weights.double().sum(),
+            squared_weights=weights.double().square().sum(),
+            rollouts=loss.new_tensor(len(mask)),
+            inverse_lengths=(1 / lengths.clamp(min=1)).sum(),
+        )
         self.open = self.open + torch.stack([t.detach().double() for t in sums])
         old, reference = (
             (batch.old_logprobs - logprobs)[mask],
@@ -74,7 +75,8 @@ class UpdateStatistics:
                 self.first = torch.maximum(torch.as_tensor(self.first), gaps)
 
     def close(self, rows: Tensor, grad_norm: Tensor) -> bool:
-        """Close one optimiser step, on `rows`. Whether all of it was finite, on every process."""
+        """Close one optimiser step, on `rows`. Return True if all of it was finite, on every
+        process."""
         finite = torch.as_tensor(self.finite, device=grad_norm.device) & grad_norm.isfinite()
         healthy = float(sum_over_processes((~finite).float())) == 0
         if not healthy:
@@ -90,17 +92,19 @@ class UpdateStatistics:
         first = torch.as_tensor(self.first).expand(2).double()
         ratio_max = torch.as_tensor(self.ratio_max).double()[None].to(first)
         ratio_error, reference_gap, ratio_max = max_over_processes(torch.cat([first, ratio_max]))
-        loss, policy_loss, kl, clipped, entropy, tokens, *_ = steps.sum(0)
+        sums = UpdateSums(*steps.sum(0))
         values = {
-            metrics.LOSS: loss / len(steps),
-            metrics.POLICY_LOSS: policy_loss / len(steps),
-            metrics.KL: kl / tokens,
-            metrics.CLIP_FRACTION: clipped / tokens,
-            metrics.ENTROPY: entropy / tokens,
+            metrics.LOSS: sums.loss / len(steps),
+            metrics.POLICY_LOSS: sums.policy_loss / len(steps),
+            metrics.KL: sums.kl / sums.tokens,
+            metrics.CLIP_FRACTION: sums.clipped / sums.tokens,
+            metrics.ENTROPY: sums.entropy / sums.tokens,
             metrics.RATIO_MAX: ratio_max,
             metrics.GRAD_NORM: torch.stack(self.grad_norms).mean(),
         }
-        errors = [_weight_error(step, aggregation, max_tokens) for step in steps.tolist()]
+        errors = [
+            _weight_error(UpdateSums(*step), aggregation, max_tokens) for step in steps.tolist()
+        ]
         return UpdateReport(
             metrics=values,
             ratio_error=float(ratio_error),
@@ -110,10 +114,11 @@ class UpdateStatistics:
         )
 
 
-def _weight_error(step: list[float], aggregation: LossAggregation, max_tokens: int) -> float:
-    tokens, found, squared, rollouts, inverse_lengths = step[5:]
-    expected = expected_weight_sums(rollouts, tokens, inverse_lengths, aggregation, max_tokens)
-    pairs = zip((found, squared), expected, strict=True)
+def _weight_error(step: UpdateSums[float], aggregation: LossAggregation, max_tokens: int) -> float:
+    expected = expected_weight_sums(
+        step.rollouts, step.tokens, step.inverse_lengths, aggregation, max_tokens
+    )
+    pairs = zip((step.weights, step.squared_weights), expected, strict=True)
     return max(abs(value - right) / right for value, right in pairs)
 
 

@@ -12,6 +12,7 @@ from gprl_lightning.core.gspo import GSPO
 from gprl_lightning.core.policy_loss import CISPO, Clip
 from gprl_lightning.modules import gprl
 from gprl_lightning.modules.statistics import UpdateStatistics
+from gprl_lightning.modules.update_sums import UpdateSums
 from tests.worlds import SIZE, tiny_loader, tiny_module, tiny_policy
 
 ROWS = torch.arange(3 * SIZE)
@@ -37,7 +38,8 @@ def backward(module, scored):
     module.policy.zero_grad()
     statistics = UpdateStatistics()
     module._backward(scored, ROWS, statistics)
-    clipped, tokens = float(statistics.open[3]), float(statistics.open[5])
+    sums = UpdateSums(*statistics.open)
+    clipped, tokens = float(sums.clipped), float(sums.tokens)
     gradients = [p.grad.clone() for p in module.policy.parameters() if p.grad is not None]
     return torch.cat([g.flatten() for g in gradients]), clipped / tokens
 
