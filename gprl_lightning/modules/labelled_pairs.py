@@ -38,6 +38,11 @@ class LabelledPairs:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def iteration(self) -> int:
+        """The iteration that the pairs are for, 0-based."""
+        return self.rollout.prompts.iteration
+
     def to(self, *args: Any, **kwargs: Any) -> LabelledPairs:
         """Move every tensor, as ``Tensor.to``; Lightning calls this on each batch."""
         names = ("rollout", "rows", "labels", "gains")
@@ -97,8 +102,7 @@ def pair_minibatches(
     pairs: LabelledPairs, algorithm: AlgorithmConfig, seed: int
 ) -> Iterator[Int[Tensor, " some"]]:
     """Yield each optimiser step's pairs: ``inner_epochs`` passes, by (seed, iteration) shuffled."""
-    iteration = pairs.rollout.prompts.iteration
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + 2 * iteration + 1)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + 2 * pairs.iteration + 1)
     for _ in range(algorithm.inner_epochs):
         order = torch.randperm(len(pairs), generator=generator)
         yield from split_rows(len(pairs), algorithm.minibatches, order)

@@ -13,6 +13,9 @@ ENTROPY = "train/entropy"
 GRAD_NORM = "train/grad_norm"
 LEARNING_RATE = "train/learning_rate"
 ADVANTAGE_STD = "train/advantage_std"
+PAIR_MARGIN = "train/pair_margin"  # implied reward of the chosen response less the rejected one's
+PAIR_ACCURACY = "train/pair_accuracy"  # share of pairs with a margin above 0
+PAIR_LOG_RATIO = "train/pair_log_ratio"  # log π_θ - log π_ref of a pair's responses, in nats
 NO_SIGNAL_FRACTION = "train/no_signal_fraction"
 BAD_STEPS = "train/bad_steps"
 

@@ -1,0 +1,157 @@
+"""Learning from pairs as a LightningModule: DPO, IPO, SimPO, SPPO, GPO and online DPO.
+
+One loader batch is one iteration. Its pairs stand in a file, or are the best and the worst response
+of each group by a preference source. What tells the methods apart is the loss, who samples, and how
+long the reference stays:
+
+    DPO, IPO, SimPO   the starting policy samples (or a file holds the pairs), and is the reference
+    online DPO        the policy samples; the starting policy is the reference
+    SPPO, GPO         the round's policy samples and is the reference, until the round ends
+
+A round's policy *is* the reference, and pairs are drawn when they are needed, keyed by seed,
+iteration and prompt: nothing that a resume could lose is kept between iterations (ours).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import perf_counter as now
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gprl_lightning.core.batch import PromptBatch
+from gprl_lightning.core.iteration import ITERATION, Iteration
+from gprl_lightning.core.losses import zero_outside
+from gprl_lightning.core.pair_losses import PairLogprobs, PairLoss
+from gprl_lightning.models.frozen import FrozenModel
+from gprl_lightning.models.policy import Policy
+from gprl_lightning.models.preference_source import as_module
+from gprl_lightning.modules.labelled_pairs import LabelledPairs, pair_minibatches, pair_parts
+from gprl_lightning.modules.objective import PolicyObjective
+from gprl_lightning.modules.pair_options import PairOptions, own_reference
+from gprl_lightning.modules.pair_source import pair_loader, reference_sums, sampled_pairs
+from gprl_lightning.modules.pair_statistics import PairStatistics
+from gprl_lightning.modules.parts import Parts
+from gprl_lightning.runtime.processes import sum_over_processes
+from gprl_lightning.tracking import metrics
+
+
+class PairObjective(PolicyObjective):
+    """A policy, a reference, and a loss on pairs of responses.
+
+    Args:
+        parts: of the run; a reference or a preference source is built only if it is read.
+        loss: of each pair, with a β of its own.
+        options: `PairOptions` by name.
+    """
+
+    def __init__(self, parts: Parts, loss: PairLoss, **options: Any):
+        config = parts.config
+        steps = config.algorithm.inner_epochs * config.algorithm.minibatches
+        super().__init__(
+            parts.policy, parts.optimizer, config.scheduler, config.iterations, steps,
+            config.algorithm.max_grad_norm,
+        )  # fmt: skip
+        self.parts, self.loss, self.options = parts, loss, PairOptions(**options)
+        self.algorithm, self.seed = config.algorithm, config.seed
+        sampled = self.options.pairs == "sampled"
+        self.source = FrozenModel(as_module(parts.source)) if sampled else None
+        self.reference = own_reference(parts, self.options, loss.needs_reference)
+
+    # The algorithm --------------------------------------------------------------------------------
+
+    def training_step(self, batch: PromptBatch | LabelledPairs, batch_idx: int) -> dict[str, Any]:
+        """Run one iteration: pairs, their reference, updates, and the end of a round."""
+        started = now()
+        pairs = batch if isinstance(batch, LabelledPairs) else self._sampled(batch)
+        index = pairs.iteration
+        judged = now()
+        compared = self.reference if self.loss.needs_reference else None
+        ref_logprobs = reference_sums(compared, pairs, self.algorithm)
+        statistics = PairStatistics(compared is not None, self.options.round_length is None)
+        for rows in pair_minibatches(pairs, self.algorithm, self.seed):
+            self._update(pairs, ref_logprobs, rows, statistics)
+        if self.options.ends_round(index):
+            self.opponent.load_state_dict(self.policy.state_dict())
+        report = statistics.report()
+        if self._trainer is not None:
+            done, rate = index + 1.0, self.optimizer_and_schedule()[1].get_last_lr()[0]
+            times = {metrics.TIME_ROLLOUT: judged - started, metrics.TIME_UPDATE: now() - judged}
+            place = {metrics.ITERATION: done, "step": done, metrics.LEARNING_RATE: rate}
+            self.log_dict({**report.metrics, **times, **place})
+        signal = bool((pairs.labels != 0.5).any())
+        return {ITERATION: Iteration(index, report, None, signal)}
+
+    @property
+    def opponent(self) -> Policy:
+        """The network behind the reference, of a method that has one."""
+        assert self.reference is not None
+        return self.reference.module
+
+    def _sampled(self, prompts: PromptBatch) -> LabelledPairs:
+        player = self.policy if self.options.player == "policy" else self.opponent
+        return sampled_pairs(self.parts, self.options, player, prompts)
+
+    # The update -----------------------------------------------------------------------------------
+
+    def _update(
+        self, pairs: LabelledPairs, ref: Tensor, index: Tensor, statistics: PairStatistics
+    ) -> None:
+        """Step the optimiser once; not at all if loss or gradient is not finite anywhere."""
+        optimizer, schedule = self.optimizer_and_schedule()
+        optimizer.zero_grad()
+        norm = self._backward(pairs, ref, index, statistics)
+        if statistics.close(pairs.rows[index].flatten(), norm):
+            optimizer.step()
+        schedule.step()
+
+    def _backward(
+        self, pairs: LabelledPairs, ref: Tensor, index: Tensor, statistics: PairStatistics
+    ) -> Tensor:
+        """Add up the gradients of the mean loss over all processes' pairs, and clip them.
+
+        Returns their norm before.
+        """
+        rollout, prompts = pairs.rollout, pairs.rollout.prompts
+        count = int(sum_over_processes(torch.tensor(len(index), device=ref.device)))
+        for part in pair_parts(pairs, index, self.algorithm):
+            rows = pairs.rows[part].flatten()
+            group, mask = rows // rollout.group_size, rollout.response_mask[rows]
+            logprobs, entropy = self.policy(
+                prompts.input_ids[group], prompts.mask[group], rollout.response_ids[rows], mask
+            )
+            given = PairLogprobs(
+                logprobs=zero_outside(mask, logprobs).sum(1).view(-1, 2),
+                ref_logprobs=ref[part],
+                tokens=mask.sum(1).view(-1, 2),
+                labels=pairs.labels[part],
+                gains=pairs.gains[part],
+            )
+            terms = self.loss(given)
+            self.manual_backward(terms.loss.sum() / count)
+            statistics.add(given, terms, entropy.sum())
+        return self.clipped_gradients()
+
+    # Lightning's hooks, and what callbacks ask for ------------------------------------------------
+
+    @property
+    def frozen(self) -> dict[str, nn.Module]:
+        """Return what must not move: the source, and a reference that stays."""
+        still: dict[str, nn.Module | None] = {"preference_model": self.source}
+        if self.options.round_length is None:
+            still["reference"] = self.reference
+        return {name: module for name, module in still.items() if module is not None}
+
+    def loader(self, rank: int, world_size: int) -> Iterable[Any]:
+        """Return the loader of the prompts, or of the file's pairs, of one process."""
+        return pair_loader(self.parts, self.options, rank, world_size)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.options.round_length is not None:
+            checkpoint["round_policy"] = self.opponent.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.options.round_length is not None:
+            self.opponent.load_state_dict(checkpoint["round_policy"])

@@ -1,0 +1,74 @@
+"""The options of `PairObjective`, what they refuse, and the reference that follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gprl_lightning.config.checks import one_of, require
+from gprl_lightning.core.game_gains import Gain
+from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.frozen import FrozenModel
+from gprl_lightning.models.policy import Policy, reference_of
+from gprl_lightning.modules.parts import Parts
+
+Pairs = Literal["sampled", "file"]
+Player = Literal["reference", "policy"]
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """Where pairs come from. ``objective.*`` in the configuration.
+
+    Attributes:
+        pairs: ``sampled``, best and worst of a group; ``file``, those of ``data.path`` (of the
+            sandbox: its own, labelled by the gold).
+        player: who samples: ``policy``, or ``reference``, the starting or the round's policy.
+        gain: what ranks a group: ``probability`` of winning against it, or ``score``.
+        round_length: iterations of a round, after which the policy becomes the reference; None: the
+            starting policy stays the reference.
+
+    Raises:
+        ConfigError: an unknown word, or a combination that means nothing.
+    """
+
+    pairs: Pairs = "sampled"
+    player: Player = "reference"
+    gain: Gain = "probability"
+    round_length: int | None = None
+
+    def __post_init__(self) -> None:
+        one_of("objective.pairs", self.pairs, Pairs)
+        one_of("objective.player", self.player, Player)
+        one_of("objective.gain", self.gain, Gain)
+        length = self.round_length
+        require("objective.round_length", length is None or length >= 1, length, ">= 1, or null")
+        if self.pairs == "file" and self.player == "policy":
+            raise ConfigError(
+                "objective.player=policy: expected reference with objective.pairs=file, of which "
+                "nobody samples. Set objective.pairs=sampled."
+            )
+
+    def ends_round(self, index: int) -> bool:
+        """Return True if a round ends with iteration ``index`` (0-based)."""
+        return self.round_length is not None and (index + 1) % self.round_length == 0
+
+
+def own_reference(parts: Parts, options: PairOptions, needed: bool) -> FrozenModel[Policy] | None:
+    """Return the starting policy, or a copy that rounds may overwrite, or None if nobody asks.
+
+    Raises:
+        ConfigError: rounds with LoRA, whose reference is the policy without its adapters and has
+            no place for a round's.
+    """
+    plays = options.pairs == "sampled" and options.player == "reference"
+    if not (needed or plays):
+        return None
+    if options.round_length is None:
+        return parts.start
+    if parts.config.policy.lora is not None:
+        raise ConfigError(
+            f"objective.round_length={options.round_length}: expected null with policy.lora, whose "
+            "reference is the policy without its adapters. Set lora=none."
+        )
+    return reference_of(parts.policy)
