@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from gprl_lightning.benchmarks.questions import Question
 from gprl_lightning.core.batch import Messages, PromptBatch
 from gprl_lightning.models.policy import Policy
-from gprl_lightning.models.policy_tokens import chat_tokens
 
 # (policy, prompts, temperature, max_new_tokens) → a text for each prompt. Temperature 0 is greedy.
 Draw = Callable[[Policy, PromptBatch, float, int], Sequence[str]]
@@ -82,7 +81,7 @@ def _batches(
     context = getattr(policy.causal_lm.config.get_text_config(), "max_position_embeddings", None)
     groups: dict[tuple[float, bool], list[tuple[int, Question, Messages, int]]] = {}
     for (number, question), prompt in zip(questions, prompts, strict=True):
-        tokens = len(chat_tokens(policy.tokenizer, prompt))
+        tokens = len(policy.chat.tokens([prompt], generation=True)[0])
         full = context is not None and tokens >= context
         row = (number, question, prompt, tokens)
         groups.setdefault((temperature(question), full), []).append(row)

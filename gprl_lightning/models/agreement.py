@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import TemplateError
-
-from gprl_lightning.errors import NotText, TokenizerMismatch
+from gprl_lightning.core.batch import Messages
+from gprl_lightning.errors import ConfigError, NotText, TokenizerMismatch
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.models.preference_source import PreferenceSource
@@ -30,7 +29,7 @@ def require_policy_tokens(policy: Policy) -> None:
                 f"policy.path: expected {name} ids below {rows}, the rows of the embedding; found "
                 f"{list(ids)}. Correct its generation_config.json and tokenizer_config.json."
             )
-    ends = _turn_ends(policy.tokenizer)
+    ends = _turn_ends(policy)
     if ends and not set(ends) & set(policy.eos_ids):
         raise TokenizerMismatch(
             "policy.path: expected the token with which the chat template ends the assistant's "
@@ -71,12 +70,16 @@ def _require_ids(key: str, highest: int, rows: int) -> None:
         )
 
 
-def _turn_ends(tokenizer: Any) -> list[int]:
+def _turn_ends(policy: Policy) -> list[int]:
     """The special tokens that the chat template writes behind an assistant's answer."""
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}]
+    turns: Messages = (
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": MARK},
+    )
+    tokenizer: Any = policy.tokenizer
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
-    except TemplateError:
+        text = policy.chat.text(turns)
+    except ConfigError:
         return []  # a template of some other kind of conversation; encoding the prompts will tell
     tail = text.rpartition(MARK)[2]
     special = set(tokenizer.all_special_ids)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.chat_template import ChatTemplate
 
 TextFormat = Literal["gpm", "chat"]
 
@@ -57,11 +58,6 @@ class ChatText:
     """
 
     def __init__(self, tokenizer: Any, max_tokens: int = 2048, text_format: TextFormat = "gpm"):
-        if tokenizer.chat_template is None:
-            raise ConfigError(
-                "preference_model.chat_template=null: the tokenizer has no chat template. "
-                "Expected a Jinja file that writes a conversation as text."
-            )
         if text_format == "gpm" and tokenizer.eos_token_id is None:
             raise ConfigError(
                 "preference_model.path: the tokenizer has no EOS token, which ends every text of a "
@@ -70,6 +66,7 @@ class ChatText:
         if max_tokens < 2:
             raise ConfigError(f"preference_model.max_tokens={max_tokens}: expected >= 2.")
         self.tokenizer, self.max_tokens, self.text_format = tokenizer, max_tokens, text_format
+        self.chat = ChatTemplate(tokenizer, "preference_model", text_format == "gpm")
         self.read = self.cut = 0  # conversations so far, and how many were longer than max_tokens
         pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self.pad_id: int = next(pad for pad in pads if pad is not None)
@@ -77,22 +74,37 @@ class ChatText:
     def __call__(self, conversations: Sequence[Messages]) -> list[TokenizedText]:
         """Tokens of each conversation, and of the prompt that the gate reads: `first_prompt`."""
         heads = {_key(c): first_prompt(c) for c in conversations}
-        lengths = [len(ids) for ids in self._ids([list(head) for head in heads.values()])]
+        lengths = [len(ids) for ids in self._ids([*heads.values()])]
         prompt_tokens = dict(zip(heads, lengths, strict=True))
         return [
-            TokenizedText(tuple(ids), min(prompt_tokens[_key(c)], len(ids)))
-            for c, ids in zip(
-                conversations, self._ids([list(c) for c in conversations], True), strict=True
-            )
+            TokenizedText(tuple(ids), max(1, min(prompt_tokens[_key(c)], len(ids))))
+            for c, ids in zip(conversations, self._ids(conversations, True), strict=True)
         ]
 
-    def _ids(self, conversations: list[list[Any]], counted: bool = False) -> list[list[int]]:
-        texts = [self.tokenizer.apply_chat_template(c, tokenize=False) for c in conversations]
-        rows = self.tokenizer(texts, add_special_tokens=self.text_format == "gpm", verbose=False)
+    def require_prefix(self, conversation: Messages) -> None:
+        """Check that the conversation's text begins with that of its `first_prompt`.
+
+        Raises:
+            ConfigError: it does not, so that the gate would read at a place inside a word. Some
+                templates move the system prompt to the last user message.
+        """
+        head, text = self.chat.text(first_prompt(conversation)), self.chat.text(conversation)
+        if not text.startswith(head):
+            raise ConfigError(
+                "preference_model.chat_template: expected a text that begins with the text of its "
+                f"first messages, which the gate reads; found another beginning for the roles "
+                f"{[m['role'] for m in conversation]}. Set a template that writes every message in "
+                "its place, or drop such rows from data.path (or data.system_prompt)."
+            )
+
+    def _ids(
+        self, conversations: Sequence[Messages], counted: bool = False
+    ) -> list[list[int]]:
+        rows = self.chat.tokens(conversations)
         if counted:
-            self.read += len(conversations)
-            self.cut += sum(len(ids) > self.max_tokens for ids in rows["input_ids"])
-        rows = [ids[: self.max_tokens] for ids in rows["input_ids"]]
+            self.read += len(rows)
+            self.cut += sum(len(ids) > self.max_tokens for ids in rows)
+        rows = [ids[: self.max_tokens] for ids in rows]
         if self.text_format == "gpm":
             rows = [[*ids[:-1], self.tokenizer.eos_token_id] for ids in rows]
         return rows

@@ -28,15 +28,11 @@ from gprl_lightning.models.causal_lm import (
     head_logprobs,
     logits_logprobs,
 )
+from gprl_lightning.models.chat_template import ChatTemplate
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.lora import leave_frozen_weights_out, with_lora
 from gprl_lightning.models.network_files import load_network
-from gprl_lightning.models.policy_tokens import (
-    chat_tokens,
-    end_tokens,
-    left_pad,
-    require_chat_template,
-)
+from gprl_lightning.models.policy_tokens import end_tokens, left_pad
 from gprl_lightning.models.shared_prompt import shared_prompt_states, shares_prompts
 from gprl_lightning.models.tokenizer_files import load_tokenizer
 
@@ -61,7 +57,7 @@ class Policy(nn.Module):
         self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, temperature: float = 1.0
     ) -> None:
         super().__init__()
-        require_chat_template(tokenizer)
+        self.chat = ChatTemplate(tokenizer, "policy")
         self.model = model
         self.tokenizer = tokenizer
         self.temperature = temperature
@@ -152,7 +148,7 @@ class Policy(nn.Module):
             ConfigError: a prompt longer than ``max_prompt_tokens`` (none is ever cut), or one that
                 the template refuses.
         """
-        rows = [chat_tokens(self.tokenizer, conversation) for conversation in messages]
+        rows = self.chat.tokens(messages, generation=True)
         for uid, row in zip(uids, rows, strict=True):
             if len(row) > max_prompt_tokens:
                 raise ConfigError(

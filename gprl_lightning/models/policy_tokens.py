@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gprl_lightning.core.batch import Messages
 from gprl_lightning.errors import ConfigError
 
 
@@ -38,46 +36,6 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tu
             "found none, so no response could end. Set eos_token in the tokenizer's files."
         )
     return tuple(dict.fromkeys(ends))
-
-
-def require_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises ConfigError where the tokenizer cannot write a conversation."""
-    if tokenizer.chat_template is None:
-        raise ConfigError(
-            "policy.chat_template=null: the tokenizer of policy.path has no chat template. "
-            "Expected a Jinja file in policy.chat_template, or an instruction-tuned policy."
-        )
-
-
-def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
-    """A conversation up to where the assistant begins. The template alone decides about BOS.
-
-    Raises:
-        ConfigError: the template refuses these roles, as some do a system prompt.
-    """
-    return text_tokens(tokenizer, chat_text(tokenizer, messages))
-
-
-def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The tokens of what `chat_text` wrote."""
-    ids: Any = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> str:
-    """The same as text. Raises the same."""
-    try:
-        text: Any = tokenizer.apply_chat_template(
-            [{"role": m["role"], "content": m["content"]} for m in messages],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-        return text
-    except TemplateError as error:
-        raise ConfigError(
-            "data.system_prompt or data.path: the policy's chat template refuses a prompt of the "
-            f"roles {[m['role'] for m in messages]}: {error}."
-        ) from error
 
 
 def left_pad(

@@ -28,9 +28,8 @@ from gprl_lightning.models.preference_files import (
     read_heads,
 )
 from gprl_lightning.models.preference_model import Kind, PreferenceModel
+from gprl_lightning.models.preference_settings import SETTINGS, checked_settings
 from gprl_lightning.models.tokenizer_files import load_tokenizer
-
-SETTINGS = "preference_model"  # the key in config.json
 
 
 def load_preference_model(
@@ -71,7 +70,7 @@ def load_preference_model(
         CheckpointError: no such folder, no head, an odd head width, or not the k or kind expected.
     """
     folder = model_folder(path_or_name)
-    settings = read_config(folder).get(SETTINGS, {})
+    settings = checked_settings(folder, read_config(folder))
     heads = read_heads(folder)
     value, prompt = checked_heads(folder, heads, num_axes, kind)
     require_finite(f"preference_model.path={str(folder)!r}", heads.items())

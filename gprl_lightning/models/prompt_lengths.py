@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from gprl_lightning.core.batch import Prompt
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.policy import Policy
-from gprl_lightning.models.policy_tokens import chat_text, text_tokens
 
 
 def require_room(
@@ -47,7 +46,6 @@ def require_room(
 
 def _tokens(policy: Policy, prompt: Prompt, enough: int) -> int:
     """A prompt's tokens; 0 where it cannot have more than `enough`: a token is a byte at least."""
-    text = chat_text(policy.tokenizer, prompt.messages)
-    if len(text.encode()) <= enough:
+    if len(policy.chat.text(prompt.messages, generation=True).encode()) <= enough:
         return 0
-    return len(text_tokens(policy.tokenizer, text))
+    return len(policy.chat.tokens([prompt.messages], generation=True)[0])

@@ -185,8 +185,9 @@ def test_prompts_are_the_template_with_one_bos_left_padded():
     assert (prompts.iteration, prompts.uids.tolist(), len(prompts)) == (7, [3, 9], 2)
     for row, text in enumerate(["hello", "a<eos>"]):
         real = prompts.input_ids[row][prompts.mask[row]].tolist()
-        written = policy.tokenizer(f"<bos>user:{text}<end>assistant:", add_special_tokens=False)
-        assert real == written.input_ids
+        letters = [policy.tokenizer.convert_tokens_to_ids(letter) for letter in text]
+        before, after = ([*policy.tokenizer(t).input_ids] for t in ("user:", "assistant:"))
+        assert real == [BOS, *before, *letters, END_OF_TURN, *after]
         assert real.count(BOS) == 1
         # The mask is a suffix, whatever ids stand in it.
         assert prompts.mask[row].tolist() == sorted(prompts.mask[row].tolist())
