@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 from jinja2 import Template, TemplateError, TemplateRuntimeError, Undefined
-from jinja2.sandbox import SecurityError
+from jinja2.exceptions import SecurityError
 
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.errors import ConfigError

@@ -97,9 +97,7 @@ class ChatText:
                 "its place, or drop such rows from data.path (or data.system_prompt)."
             )
 
-    def _ids(
-        self, conversations: Sequence[Messages], counted: bool = False
-    ) -> list[list[int]]:
+    def _ids(self, conversations: Sequence[Messages], counted: bool = False) -> list[list[int]]:
         rows = self.chat.tokens(conversations)
         if counted:
             self.read += len(rows)

@@ -1,4 +1,4 @@
-"""Whether policy and judge read what they are to read: tried on the run's own prompts at load. Ours.
+"""Whether policy and judge read what they ought to, tried on the run's prompts at load. Ours.
 
 A template that drops the answer, or a head of zeros, makes every comparison a tie, and a run on it
 learns nothing without a word. One prompt of each sequence of roles is tried, and every length.
@@ -6,7 +6,6 @@ learns nothing without a word. One prompt of each sequence of roles is tried, an
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -15,16 +14,17 @@ from gprl_lightning.core.batch import Messages, Prompt
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel, answered
-
-log = logging.getLogger(__name__)
+from gprl_lightning.models.preference_source import PreferenceSource
 
 ANSWERS = ("zqx is one answer", "another answer is qzy")
 SPECIAL = 8  # tokens that a tokenizer may put around a text
 OTHER = "quite another question: qxz"
 
 
-def require_readable(policy: Policy, judge: PreferenceModel, prompts: Sequence[Prompt]) -> None:
-    """Check templates and judge on the prompts.
+def require_readable(
+    policy: Policy, judge: PreferenceSource | None, prompts: Sequence[Prompt]
+) -> None:
+    """Check templates and judge on the prompts; a judge that has no template (or None) passes.
 
     Raises:
         ConfigError: a template refuses some of them, drops the prompt or the answer, or ignores
@@ -34,7 +34,7 @@ def require_readable(policy: Policy, judge: PreferenceModel, prompts: Sequence[P
     examples = _by_roles(prompts)
     for messages in examples.values():
         _require_prompt(policy, messages)
-    if judge.kind == "gold":
+    if not isinstance(judge, PreferenceModel):
         return
     for messages in examples.values():
         _require_answer(judge, messages)
@@ -77,7 +77,7 @@ def _require_answer(judge: PreferenceModel, messages: Messages) -> None:
             "preference_model.chat_template: expected two different answers to give two texts; "
             f"found {first[:60]!r} for both. Every comparison would be a tie: correct the template."
         )
-    asked = (*messages[:-1], {"role": "user", "content": OTHER})
+    asked: Messages = (*messages[:-1], {"role": "user", "content": OTHER})
     if first == text.chat.text(answered(asked, ANSWERS[0])):
         raise ConfigError(
             "preference_model.chat_template: expected the prompt in the text; found the same text "
@@ -115,7 +115,7 @@ def _require_room(judge: PreferenceModel, prompts: Sequence[Prompt]) -> None:
 
 @torch.no_grad()
 def _require_difference(judge: PreferenceModel, messages: Messages) -> None:
-    vectors = judge.embed([messages], [list(ANSWERS)]).vectors[0]
+    vectors, _ = judge.embed_conversations([answered(messages, a) for a in ANSWERS])
     if torch.equal(vectors[0], vectors[1]):
         raise ConfigError(
             "preference_model.path: expected different vectors for different answers; found the "

@@ -7,10 +7,13 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from gprl_lightning.core.batch import Messages
 from gprl_lightning.core.checksum import checksum
 from gprl_lightning.models.tokenizer_files import tokenizer_fingerprint
 from gprl_lightning.modules.parts import Parts
 from gprl_lightning.runtime.run_identity import RunIdentity, flattened
+
+PROBE: Messages = ({"role": "user", "content": "?"},)
 
 
 def run_identity(config: dict[str, Any], parts: Parts, processes: int) -> RunIdentity:
@@ -27,10 +30,12 @@ def run_identity(config: dict[str, Any], parts: Parts, processes: int) -> RunIde
     if "source" in vars(parts):
         found = parts.source
         source = {**found.identity(), "axes": found.axes, "tau": found.tau}
+    # By the template as it is rendered now: what it writes may hang on more than its own text.
+    written = policy.chat.text(PROBE, generation=True)
     return RunIdentity(
         config=flattened(config),
         data=_digest(data),
-        tokenizer=_digest((tokenizer_fingerprint(policy.tokenizer), policy.eos_ids)),
+        tokenizer=_digest((tokenizer_fingerprint(policy.tokenizer), policy.eos_ids, written)),
         policy=checksum(policy.named_parameters()),
         preference_model=_digest(source),
         processes=processes,

@@ -20,6 +20,7 @@ from gprl_lightning.errors import EndedEarly
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy, save_policy
 from gprl_lightning.models.prompt_lengths import require_room
+from gprl_lightning.models.reading_checks import require_readable
 from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume
 from gprl_lightning.runtime.profiling import make_profiler
 from gprl_lightning.runtime.run_identity import (
@@ -66,6 +67,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     parts = build_parts(config, cfg, policy, prompts)
     module: Any = instantiate(cfg.objective)(parts)  # an `Objective`
     evaluation = held_out_evaluation(config, parts, held_out)
+    require_readable(policy, vars(parts).get("source"), [*prompts, *held_out])
     csv = MetricsCSV(folder)
     saving = IterationCheckpoint(folder / "checkpoints", config.checkpoint_every)
     trainer: L.Trainer = instantiate(

@@ -247,3 +247,36 @@ def test_chat_template_from_a_file(copied, tmp_path):
 def test_importing_the_package_loads_no_torch():
     code = "import sys, gprl_lightning; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("tau", "hot", "number in"),
+        ("tau", 0, "number in"),
+        ("tau", 1e-44, "number in"),
+        ("tau", float("inf"), "number in"),
+        ("tau", True, "number in"),
+        ("gate_temperature", 0, "number in"),
+        ("gate_temperature", -1.0, "number in"),
+        ("eigenvalue_scale", "simplx", r"one of simplex \| scaled"),
+        ("l2_scope", "axes", r"one of all \| axis"),
+        ("l2_normalize", "false", "true or false"),
+        ("l2_normalize", 0, "true or false"),
+        ("gated", "yes", "true or false"),
+        ("text_format", "gmp", "one of gpm"),
+        ("kind", "gold!", "one of"),
+        ("max_tokens", "many", "a count"),
+        ("max_tokens", 0.5, "a count"),
+        ("eigenvalue_scal", "scaled", "Did you mean eigenvalue_scale"),
+        ("l2_normalise", False, "Did you mean l2_normalize"),
+    ],
+)
+def test_settings_in_a_models_config_are_checked(tmp_path, name, value, found):
+    save_preference_model(load_preference_model(CHECKPOINTS / "llama_d6_gate"), tmp_path)
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    config["preference_model"][name] = value
+    file.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=rf"config\.json: .*{found}"):
+        load_preference_model(tmp_path)
