@@ -38,6 +38,12 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tu
     return tuple(dict.fromkeys(ends))
 
 
+def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the tokens of an answer; special tokens that it spells are read as letters."""
+    ids: Any = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return ids
+
+
 def left_pad(
     rows: Sequence[list[int]], pad_id: int
 ) -> tuple[Int[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:
