@@ -59,7 +59,7 @@ def canonical_rows(row: Any, where: str, keys: PairKeys) -> tuple[str, list[Row]
     Raises:
         ConfigError: what the row at ``where`` has, and what was expected.
     """
-    if not isinstance(row, Mapping):
+    if not isinstance(row, dict):
         raise ConfigError(f"{where}: expected an object with columns, found {type(row).__name__}.")
     rest = {k: row[k] for k in ("group", "subset", "source", "attributes") if k in row}
     for name, key in (("label", keys.label), ("margin", keys.margin)):
