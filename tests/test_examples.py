@@ -6,7 +6,9 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
 
+from examples.by_hand import main
 from gprl_lightning.cli.inspect import main as inspect
 from tests.composing import ROOT
 from tests.tiny_run import clean_environment, tiny_settings, train
@@ -56,7 +58,61 @@ def test_a_loss(tmp_path):
     assert "examples.unclipped_loss.Unclipped" in config
 
 
-@pytest.mark.parametrize("name", ["python_rewards", "rank_advantage", "unclipped_loss"])
+def test_a_sampler(tmp_path):
+    folder = run(tmp_path, *CONF, "rollout=longest_of_two")
+    assert "LongestOfTwo" in (folder / "config.yaml").read_text()
+    assert inspect([str(folder)]) == 0
+
+
+def test_a_judge(tmp_path):
+    target = "+evaluation.judges.shorter._target_=examples.shorter_is_better.ShorterIsBetter"
+    folder = run(tmp_path, target)
+    with (folder / "metrics.csv").open() as stream:
+        first = next(csv.DictReader(stream))
+    assert float(first["eval/shorter/words"]) >= 0
+    assert {"eval/win_rate/shorter", "eval/no_verdict/shorter"} <= first.keys()
+
+
+def test_an_objective(tmp_path):
+    folder = run(tmp_path, *CONF, "objective=imitate_the_best", "drift=disabled")
+    with (folder / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert float(rows[-1]["train/loss"]) != float(rows[-2]["train/loss"])
+    assert (folder / "checkpoints" / "iteration_000002.ckpt").exists()
+    assert not (folder / "rollouts").exists(), "nothing was scored by a rule"
+
+
+def test_a_monitor_is_refused_where_there_are_no_axes(tmp_path):
+    settings = tiny_settings(tmp_path) | {"logger": "none"}
+    words = [f"{key}={value}" for key, value in settings.items()]
+    done = train(*CONF, "objective=imitate_the_best", *words, environment=clean_environment())
+    assert done.returncode == 2
+    assert "Set drift=disabled" in done.stderr
+
+
+def test_a_run_by_hand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = main(iterations=2)
+    assert module.preference_source.axes == ("brevity", "variety")
+    assert not all(
+        torch.equal(a, b)
+        for a, b in zip(
+            module.policy.parameters(), module.reference.module.parameters(), strict=True
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "python_rewards",
+        "rank_advantage",
+        "unclipped_loss",
+        "longest_of_two",
+        "shorter_is_better",
+        "imitate_the_best",
+    ],
+)
 def test_nothing_else_knows_of_it(name):
     """Neither the package nor its configuration."""
     files = [*(ROOT / "gprl_lightning").rglob("*.py"), *(ROOT / "conf").rglob("*.yaml")]
