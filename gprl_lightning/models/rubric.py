@@ -96,7 +96,8 @@ class Rubric:
             RewardFailed: more questions than ``max_failures`` have no answer that can be read.
         """
         groups, size = len(prompts), len(responses[0])
-        pairs = list(itertools.permutations(range(size), 2) if self.pairwise else zip(range(size)))
+        compared = 2 if self.pairwise else 1  # answers in one question
+        pairs = list(itertools.permutations(range(size), compared))
         places = [
             (group, pair, axis)
             for group in range(groups)
@@ -111,14 +112,15 @@ class Rubric:
         weights = torch.tensor([self.weights] * groups)
         if self.pairwise:
             table = torch.zeros(groups, size, size, len(self.axes))
-            for (group, (i, j), axis), value in zip(places, values, strict=True):
+            for (group, pair, axis), value in zip(places, values, strict=True):
+                i, j = pair
                 if value is not None:  # none: neither for nor against
                     table[group, i, j, axis] += value / 2
                     table[group, j, i, axis] -= value / 2
             return Embeddings.of_pairs(table, weights)
         grades = torch.full((groups, size, len(self.axes)), torch.nan)
-        for (group, (i,), axis), value in zip(places, values, strict=True):
-            grades[group, i, axis] = torch.nan if value is None else value
+        for (group, pair, axis), value in zip(places, values, strict=True):
+            grades[group, pair[0], axis] = torch.nan if value is None else value
         return _of_grades(grades, weights)
 
     def _request(self, prompt: Messages, answers: Sequence[str], name: str) -> ChatRequest:
