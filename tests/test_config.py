@@ -21,7 +21,12 @@ TRAINING = [
 ]
 ABLATIONS = [a for a in options("ablation") if a != "none"]
 GRIDS = [g for g in options("grid") if g != "none"]
-SEEDS = {"paper_table": 5, "closed_loop": 10}
+SEEDS = {
+    "baselines": range(5),
+    "closed_loop": range(10),
+    "detector_runs": range(20, 35),  # fresh ones: no other grid has them
+    "paper_table": range(5),
+}
 REFERENCE = ROOT / "tests/fixtures/gpm_reference/checkpoints"
 
 OWN = "gprl_lightning/sandbox/assets/language_model"
@@ -33,6 +38,9 @@ COMPLETED = {
     ("data", "ultrafeedback"): "data.path=sandbox",
     ("drift", "replay"): "drift.schedule=runs/some_run/metrics.csv",
     ("experiment", "own"): f"policy.path={OWN} data.path=README.md preference_model.path={OWN}",
+    ("experiment", "train_preference_model"): (
+        "data.path=sandbox preference_training.backbone=sandbox"
+    ),
     ("policy", "folder"): "policy.path=sandbox",
     ("policy", "llama3_8b_instruct"): "policy.path=sandbox",
     ("preference_model", "classifier"): "preference_model.path=sandbox",
@@ -150,7 +158,7 @@ def test_every_job_of_every_grid_is_valid(grid):
     assert hydra.mode.name == "MULTIRUN"
     assert hydra.sweep.dir == f"runs/{cfg.name}/grid_{grid}"
     params = {k: str(v).split(",") for k, v in hydra.sweeper.params.items()}
-    assert params.pop("seed") == [str(seed) for seed in range(SEEDS.get(grid, 3))]
+    assert params.pop("seed") == [str(seed) for seed in SEEDS.get(grid, range(3))]
     jobs = list(product(*([f"{k}={v}" for v in values] for k, values in params.items())))
     assert len(jobs) >= 2
     configs = [composed(f"grid={grid}", *job) for job in jobs]
