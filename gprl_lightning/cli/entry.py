@@ -24,6 +24,7 @@ from omegaconf import OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from gprl_lightning.cli.console import be_patient
+from gprl_lightning.cli.quick_help import quicken_help
 from gprl_lightning.config.validation import did_you_mean
 from gprl_lightning.errors import ConfigError, GridFailed, InvariantError
 from gprl_lightning.runtime.disk import CLOSED, FULL, disk_error
@@ -46,6 +47,7 @@ def run(main: Callable[[], None]) -> None:
     it comes. Ctrl-C before the first iteration is 130.
     """
     be_patient()
+    quicken_help()
     if os.environ.get(FULL_ERROR) == "1":
         return main()
     os.environ[FULL_ERROR] = "1"

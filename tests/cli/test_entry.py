@@ -141,3 +141,15 @@ def test_the_job_s_own_arguments_run_it_alone(tmp_path):
     done = run(str(TOY), *alone, "hydra.run.dir=here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "here/summary.json").exists() and not (tmp_path / "runs").exists()
+
+
+def test_help_lists_every_group_with_its_options_and_those_of_one_s_own(tmp_path):
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "mine.yaml").write_text("path: sandbox\n")
+    shown = run("train.py", "--config-dir", str(tmp_path), "--help", cwd=ROOT)
+    assert shown.returncode == 0
+    lines = dict(line.split(": ", 1) for line in shown.stdout.splitlines() if ": " in line)
+    for group in ("policy", "experiment", "algorithm/policy_loss", "objective"):
+        listed = set(lines[f"{group}"].split(", "))
+        assert {file.stem for file in (ROOT / "conf" / group).glob("*.yaml")} <= listed
+    assert "mine" in lines["policy"].split(", ")
