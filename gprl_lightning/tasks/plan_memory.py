@@ -74,7 +74,8 @@ def network(
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     try:
-        shape = AutoConfig.from_pretrained(Path(path).expanduser() if Path(path).exists() else path)
+        place = Path(path).expanduser() if Path(path).exists() else path
+        shape = AutoConfig.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{key}={path}: expected a model's config.json; found {error}") from error
     text = shape.get_text_config()
