@@ -49,6 +49,7 @@ class AlgorithmConfig:
     clip_epsilon: float = 0.2
     clip_epsilon_high: float | None = None  # None: as clip_epsilon; DAPO's clip-higher: 0.28
     kl_coef: float = 0.02  # β, at rest
+    # k2 pulls by KL(π_θ ‖ π_ref), k3 by KL(π_ref ‖ π_θ), k1 not at all: `core.losses.kl_estimate`
     kl_estimator: KLEstimator = "k3"
     oversample: int = 1  # prompts sampled for each that an update keeps: DAPO's dynamic sampling
     inner_epochs: int = 1  # passes over one rollout

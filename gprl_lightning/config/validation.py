@@ -24,6 +24,7 @@ from gprl_lightning.config.cross_checks import cross_check
 from gprl_lightning.config.run import RESUME_ALLOWED
 from gprl_lightning.errors import ConfigError
 
+SMALLEST, LARGEST = 1e-30, 1e30  # of what is not 0, by its size; inside float32
 FREE_FORM_SECTIONS = (
     "objective",
     "optimizer",
@@ -82,9 +83,26 @@ def validate(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(str(error)) from error
     assert isinstance(config, Config)
+    _refuse_absurd_numbers(OmegaConf.to_container(cfg, resolve=True))
     _check_allowed(config.resume.allow)
     cross_check(config)
     return config
+
+
+def _refuse_absurd_numbers(node: object, key: str = "") -> None:
+    """No option of this program, nor of an optimiser or a trainer, means anything at NaN, Inf or a
+    size that float32 cannot hold."""
+    if isinstance(node, dict):
+        for name, child in node.items():
+            _refuse_absurd_numbers(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            _refuse_absurd_numbers(child, f"{key}[{index}]")
+    elif isinstance(node, float) and node and not SMALLEST <= abs(node) <= LARGEST:
+        raise ConfigError(
+            f"{key}={node!r}: expected 0, or a number of a size from {SMALLEST:g} to {LARGEST:g}. "
+            "Set such a value, or leave the key out."
+        )
 
 
 def _check_allowed(names: Sequence[str]) -> None:

@@ -77,11 +77,15 @@ def kl_estimate(
     ref_logprobs: Float[Tensor, "rows tokens"],
     estimator: KLEstimator,
 ) -> Float[Tensor, "rows tokens"]:
-    """Estimate of KL(π_θ ‖ π_ref) at each sampled token, in nats.
+    """Estimate KL(π_θ ‖ π_ref) at each sampled token, in nats.
 
     Source: Schulman, "Approximating KL divergence" (2020).
-    With ``d = log π_ref - log π_θ``: k1 is ``-d`` (unbiased; but as a loss its expected gradient
-    is 0), k2 is ``d² / 2``, k3 is ``exp(d) - d - 1`` (unbiased and never negative; GRPO's).
+    With ``d = log π_ref - log π_θ``: k1 is ``-d`` (unbiased), k2 is ``d² / 2``, k3 is
+    ``exp(d) - d - 1`` (unbiased and never negative; GRPO's).
+
+    As a loss on the policy's own samples each pulls by another divergence: the expected gradient
+    of k1 is 0, that of k2 is KL(π_θ ‖ π_ref)'s, that of k3 is KL(π_ref ‖ π_θ)'s (Tang and Munos,
+    arXiv 2506.09477). k3 measures the one and pulls by the other.
     """
     difference = ref_logprobs - logprobs
     if estimator == "k1":

@@ -34,13 +34,20 @@ def sandbox_pairs(config: Config) -> tuple[list[PreferencePair], list[Preference
     cache.mkdir(parents=True, exist_ok=True)
     stem = cache / f"pairs_{pairs_fingerprint(config)}"
     files = [Path(f"{stem}_{part}.jsonl") for part in ("train", "held_out")]
+    counts = (config.preference_training.sandbox_pairs, config.preference_training.held_out_pairs)
     with FileLock(f"{stem}.lock"):
-        if not all(file.exists() for file in files):
+        # A file that was cut would train under the fingerprint of the whole one.
+        if [_rows(file) for file in files] != list(counts):
             for file, pairs in zip(files, _make(config), strict=True):
                 _write(file, pairs)
     keys = PairKeys(label="label", margin="margin")
     train, held_out = (read_pairs(file, keys=keys) for file in files)
     return train, held_out
+
+
+def _rows(file: Path) -> int:
+    """Lines of a file; 0 if there is none."""
+    return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
 def pairs_fingerprint(config: Config) -> str:

@@ -28,6 +28,9 @@ from gprl_lightning.tasks.fit_preference_model import (
     save_trained,
 )
 
+# Of preference_model: where it lies, and how many texts are read at once.
+NO_NUMBERS = ("path", "batch_size")
+
 
 def sandbox_preference_model(config: Config) -> PreferenceModel:
     """The cached preference model of ``preference_model`` for this policy, trained now if there is
@@ -52,11 +55,10 @@ def sandbox_preference_model(config: Config) -> PreferenceModel:
 
 
 def fingerprint(config: Config) -> str:
-    """A hash of what a built-in preference model depends on: its pairs, its shape, its training."""
-    model = config.preference_model
-    shape = [model.kind, model.num_axes, model.eigenvalue_scale, model.l2_normalize]
-    shape += [model.l2_scope, model.gate_temperature]
-    parts = [pairs_fingerprint(config), asdict(config.preference_training), shape]
+    """Return a hash of what a built-in preference model depends on: its pairs, all its options but
+    those that change no number, and its training."""
+    model = {k: v for k, v in asdict(config.preference_model).items() if k not in NO_NUMBERS}
+    parts = [pairs_fingerprint(config), asdict(config.preference_training), model]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

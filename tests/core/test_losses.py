@@ -169,3 +169,26 @@ def test_weights_of_a_split_minibatch_give_it_away(aggregation: LossAggregation)
         found_squares = sum(float((scale * w).square().sum()) for w in own)
         right = found == pytest.approx(total) and found_squares == pytest.approx(squares)
         assert right == (scale == 0.5 and aggregation != "dapo")
+
+
+def _expected_gradient(estimator: str, logits: Tensor, reference: Tensor) -> Tensor:
+    """Of the estimate as a loss on the policy's own samples: Σ_y π(y) ∇ k(y), over every y."""
+    probabilities = logits.softmax(0)
+    logprobs, ref_logprobs = logits.log_softmax(0), reference.log_softmax(0)
+    estimates = kl_estimate(logprobs[:, None], ref_logprobs[:, None], estimator)[:, 0]
+    return torch.autograd.grad((probabilities.detach() * estimates).sum(), logits)[0]
+
+
+def test_each_kl_estimator_pulls_by_a_divergence_of_its_own():
+    """k1 by none, k2 by KL(π ‖ π_ref), k3 by KL(π_ref ‖ π): METHOD §2."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(7, generator=generator).double().requires_grad_()
+    reference = torch.randn(7, generator=generator).double()
+    ours, theirs = logits.log_softmax(0), reference.log_softmax(0)
+    forward = torch.autograd.grad((ours.exp() * (ours - theirs)).sum(), logits, retain_graph=True)
+    reverse = torch.autograd.grad((theirs.exp() * (theirs - ours)).sum(), logits)
+    assert not torch.allclose(forward[0], reverse[0], atol=1e-3)
+    torch.testing.assert_close(_expected_gradient("k2", logits, reference), forward[0])
+    torch.testing.assert_close(_expected_gradient("k3", logits, reference), reverse[0])
+    zero = torch.zeros(7).double()
+    torch.testing.assert_close(_expected_gradient("k1", logits, reference), zero)
