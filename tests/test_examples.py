@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 
 from examples.by_hand import main
 from gprl_lightning.cli.inspect import main as inspect
+from gprl_lightning.errors import ConfigError
 from tests.composing import ROOT
 from tests.tiny_run import clean_environment, tiny_settings, train
+from tests.worlds import tiny_loader, tiny_module
 
 CONF = ["--config-dir", "examples/conf"]
 REWARDS = "examples.python_rewards"
@@ -88,6 +91,15 @@ def test_a_monitor_is_refused_where_there_are_no_axes(tmp_path):
     done = train(*CONF, "objective=imitate_the_best", *words, environment=clean_environment())
     assert done.returncode == 2
     assert "Set drift=disabled" in done.stderr
+
+
+def test_a_run_by_hand_does_not_replay_its_iterations():
+    module = tiny_module(2)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, barebones=True
+    )
+    with pytest.raises(ConfigError, match=r"max_epochs=3: expected 1"):
+        trainer.fit(module, tiny_loader(module, 2))
 
 
 def test_a_run_by_hand(tmp_path, monkeypatch):

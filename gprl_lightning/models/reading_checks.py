@@ -115,8 +115,11 @@ def _require_room(judge: PreferenceModel, prompts: Sequence[Prompt]) -> None:
 
 @torch.no_grad()
 def _require_difference(judge: PreferenceModel, messages: Messages) -> None:
-    vectors, _ = judge.embed_conversations([answered(messages, a) for a in ANSWERS])
-    if torch.equal(vectors[0], vectors[1]):
+    # To a small vocabulary both answers may be unknown words: the prompt's own are not.
+    asked = messages[-1]["content"]
+    answers = (*ANSWERS, asked, " ".join(reversed(asked.split())))
+    vectors, _ = judge.embed_conversations([answered(messages, a) for a in answers])
+    if all(torch.equal(vectors[0], other) for other in vectors[1:]):
         raise ConfigError(
             "preference_model.path: expected different vectors for different answers; found the "
             "same for two. Its head is of zeros, or it does not read the answer: use another."

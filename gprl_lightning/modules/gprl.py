@@ -40,9 +40,9 @@ from gprl_lightning.modules.objective import OptimizerFactory, PolicyObjective
 from gprl_lightning.modules.partition import first_parts, micro_batches, minibatches
 from gprl_lightning.modules.parts import Parts
 from gprl_lightning.modules.rollout_logprobs import (
-    confirmed,
-    differs,
+    confirm_old_logprobs,
     logprobs_of,
+    sampler_is_off,
 )
 from gprl_lightning.modules.statistics import (
     UpdateStatistics,
@@ -149,7 +149,7 @@ class GPRLModule(PolicyObjective):
         started, control = perf_counter(), self.control
         rollout = next_rollout(self.sampler, self.policy, prompts, self.sampling, self.seed)
         parts = self._first_parts(rollout)
-        rollout, check = confirmed(self.policy, rollout, parts, self.sampler_differs)
+        rollout, check = confirm_old_logprobs(self.policy, rollout, parts, self.sampler_differs)
         sampled = perf_counter()
         scored = self._score(rollout)
         judged = perf_counter()
@@ -158,7 +158,7 @@ class GPRLModule(PolicyObjective):
             self._update(scored, rows, statistics)
         report = statistics.report(self.algorithm.loss_aggregation, self.sampling.max_new_tokens)
         check = check.with_update(report.ratio_error)
-        self.sampler_differs = differs(check)
+        self.sampler_differs = sampler_is_off(check)
         times = {
             metrics.TIME_ROLLOUT: sampled - started,
             metrics.TIME_SCORE: judged - sampled,

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from gprl_lightning.config import SchedulerConfig
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.runtime.processes import sum_gradients
 
@@ -81,6 +82,15 @@ class PolicyObjective(L.LightningModule):
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(schedule, LRScheduler)
         return optimizer, schedule
+
+    def on_fit_start(self) -> None:
+        epochs = self.trainer.max_epochs
+        if epochs != 1:
+            raise ConfigError(
+                f"Trainer.max_epochs={epochs}: expected 1, because one pass over the loader is the "
+                "whole run: a second one would replay its prompts and its random numbers. Set "
+                "iterations instead."
+            )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Gradients are summed once per optimiser step, after all micro-batches: DDP's own reducer,

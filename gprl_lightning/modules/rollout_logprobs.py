@@ -35,7 +35,7 @@ def log_ratios(
     return (ours - theirs).double().sum(1)
 
 
-def differs(check: LogprobCheck) -> bool:
+def sampler_is_off(check: LogprobCheck) -> bool:
     """Return True if the sampler is off by more than float32 rounds, as it is in half precision."""
     return check.mismatch > check.bounds.rounding / MARGIN
 
@@ -59,7 +59,7 @@ def logprobs_of(
     return out
 
 
-def confirmed(
+def confirm_old_logprobs(
     policy: Policy,
     rollout: Rollout,
     parts: Iterable[Int[Tensor, " rows"]],
@@ -74,7 +74,7 @@ def confirmed(
     of its own is never taken at its word: all are recomputed. Of older weights, any gap is right.
 
     Args:
-        differed: `differs` of the iteration before; None: there was none.
+        differed: `sampler_is_off` of the iteration before; None: there was none.
     """
     weights = next(policy.parameters())
     check = LogprobCheck(0.0, logprob_bounds(weights.dtype, weights.device.type), False)
@@ -86,7 +86,7 @@ def confirmed(
         rows = _checked_rows(rollout)
         found = logprobs_of(policy, rollout, [rows])
         check = replace(check, mismatch=_largest(found, rollout, rows))
-        differed = differs(check)
+        differed = sampler_is_off(check)
     if not differed:
         return rollout, check
     own = logprobs_of(policy, rollout, parts)

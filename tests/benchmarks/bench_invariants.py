@@ -100,7 +100,7 @@ def build() -> gprl.GPRLModule:
 def main(iterations: int) -> None:
     seconds: Seconds = defaultdict(float)
     module = build()
-    gprl.confirmed = first_apart(gprl.confirmed, seconds)
+    gprl.confirm_old_logprobs = first_apart(gprl.confirm_old_logprobs, seconds)
     checks = Invariants(checksum_every=1)  # every 50th in a run: its share is divided below
     checks._require_unchanged = timed(checks._require_unchanged, "checksums", seconds)
     for hook in ("on_train_batch_start", "on_train_batch_end"):

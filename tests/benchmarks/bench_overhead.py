@@ -111,7 +111,7 @@ class Pairs(L.Callback):
                     self._time(callback, hook, type(callback).__name__)
         for logger in trainer.loggers:
             self._time(logger, "log_metrics", type(logger).__name__)
-        self._time(gprl, "confirmed", "log-probabilities of the sampler")
+        self._time(gprl, "confirm_old_logprobs", "log-probabilities of the sampler")
         for name in ("add", "close", "report"):
             self._time(UpdateStatistics, name, "statistics of the update")
         self._time(pl_module, "_log", "statistics of the scores, and Lightning's log")

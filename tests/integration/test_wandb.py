@@ -147,7 +147,7 @@ def test_disabled_writes_nothing(home, tmp_path, capsys):
 def test_wandb_is_not_imported_where_no_logger_asks_for_it():
     code = (
         "import sys, tempfile, pathlib\n"
-        "import gprl_lightning.training\n"
+        "import gprl_lightning.tasks.train_policy\n"
         "from gprl_lightning.callbacks.rollout_table import RolloutTable\n"
         "from tests.worlds import tiny_loader, tiny_module, tiny_trainer\n"
         "folder = pathlib.Path(tempfile.mkdtemp())\n"
