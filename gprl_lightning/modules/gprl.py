@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
-from gprl_lightning.core.advantage_rule import AdvantageRule, ScoredGroups, State
+from gprl_lightning.core.advantage_rule import AdvantageRule, State
 from gprl_lightning.core.batch import Minibatch, PromptBatch, Rollout, ScoredRollout
 from gprl_lightning.core.drift import DriftControl
 from gprl_lightning.core.dynamic_sampling import groups_with_signal
-from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.core.iteration import (
     ITERATION,
@@ -44,6 +43,7 @@ from gprl_lightning.modules.rollout_logprobs import (
     logprobs_of,
     sampler_is_off,
 )
+from gprl_lightning.modules.scoring import embed_groups, groups_of
 from gprl_lightning.modules.statistics import (
     UpdateStatistics,
     mismatch_metrics,
@@ -171,9 +171,13 @@ class GPRLModule(PolicyObjective):
 
     @torch.no_grad()
     def _score(self, rollout: Rollout) -> ScoredRollout:
-        embeddings, anchors = self._embed(rollout)
+        stored = None
+        if self.anchors:
+            stored = self.anchors.of(rollout.prompts, self.sampling, self.reference.module)
+        embeddings, anchors = embed_groups(self.preference_source, rollout, stored)
         ref_logprobs = logprobs_of(self.reference, rollout, self._first_parts(rollout))
-        groups = self._groups(rollout, embeddings, ref_logprobs)
+        tau = self.preference_source.tau
+        groups = groups_of(rollout, embeddings, ref_logprobs, self.control, tau)
         state = {name: value.to(self.device) for name, value in self.advantage_state.items()}
         result = self.advantage_rule(groups, state, sum_over_processes)
         self.advantage_state = result.state
@@ -192,39 +196,6 @@ class GPRLModule(PolicyObjective):
                 scores_against(embeddings.vectors, anchors).mean((1, 2)) if self.anchors else None
             ),
         )
-
-    def _groups(
-        self, rollout: Rollout, embeddings: Embeddings, ref_logprobs: Tensor
-    ) -> ScoredGroups:
-        shape = len(rollout.prompts), rollout.group_size
-        mask = rollout.response_mask
-
-        def whole(logprobs: Tensor) -> Tensor:
-            return zero_outside(mask, logprobs).double().sum(1).view(shape)
-
-        return ScoredGroups(
-            vectors=embeddings.vectors,
-            eigenvalues=embeddings.eigenvalues,
-            multipliers=self.control.axis_multipliers,
-            kl_coef=self.control.kl_coef,
-            tau=self.preference_source.tau,
-            logprobs=whole(rollout.old_logprobs),
-            ref_logprobs=whole(ref_logprobs),
-            lengths=mask.sum(1).view(shape),
-            finished=rollout.finished.view(shape),
-            uids=rollout.prompts.uids,
-            iteration=rollout.prompts.iteration,
-        )
-
-    def _embed(self, rollout: Rollout) -> tuple[Embeddings, Tensor]:
-        """Of the responses, and the vectors of the anchor (if any), by prompt."""
-        prompts, groups = rollout.prompts, rollout.grouped_responses()
-        if self.anchors:
-            anchors = self.anchors.of(prompts, self.sampling, self.reference.module)
-            # In one group with the responses, so that the prompt is read once for all.
-            groups = [[*group, anchor] for group, anchor in zip(groups, anchors, strict=True)]
-        found = self.preference_source.embed(prompts.messages, groups, prompts.columns)
-        return found.to(rollout.response_ids.device).split(rollout.group_size)
 
     def _kept(self, scored: ScoredRollout) -> Tensor:
         """Return the update's groups: all, or with ``oversample`` those with a signal first."""
