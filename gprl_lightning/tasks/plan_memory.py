@@ -107,9 +107,9 @@ def _work(config: Config) -> Work:
     if config.algorithm.micro_batch_tokens is not None:
         rows = max(1, min(rows, config.algorithm.micro_batch_tokens // (prompt + new)))
     trainer = config.trainer
-    sampler = getattr(config.rollout, "sampler", None) or {}
+    sampler = config.rollout.sampler
     return Work(
-        prompts=config.data.prompts_per_step,
+        prompts=config.data.prompts_per_step * config.algorithm.oversample,
         group_size=config.rollout.group_size,
         prompt_tokens=prompt,
         new_tokens=new,
