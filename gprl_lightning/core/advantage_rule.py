@@ -57,11 +57,11 @@ class ScoredGroups(TensorRecord):
         return group_scores(self.vectors)
 
     def pairs(self) -> Float[Tensor, "groups size size axes"]:
-        """``s_l(i, j)``, before λ and m."""
+        """Return ``s_l(i, j)``, before λ and m."""
         return pairwise_scores(self.vectors)
 
     def weights(self) -> Float[Tensor, "groups axes"]:
-        """``λ_l(x) · m_l``: what an axis's advantages are multiplied by before they are added."""
+        """Return ``λ_l(x) · m_l``, which multiplies an axis's advantages before they are added."""
         return self.eigenvalues * self.multipliers.to(self.eigenvalues)
 
 

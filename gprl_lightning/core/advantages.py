@@ -38,14 +38,15 @@ def _standardized(
 
 
 def axis_std(scores: Float[Tensor, "groups size axes"]) -> Float[Tensor, "groups axes"]:
-    """Standard deviation of each axis in its group, over G and not G - 1 (ours)."""
+    """Return the standard deviation of each axis in its group, over G and not G - 1 (ours)."""
     return _centred(scores).square().mean(1).sqrt()
 
 
 def axis_mask(
     std: Float[Tensor, "groups axes"], running_std: Float[Tensor, " axes"], fraction: float
 ) -> Bool[Tensor, "groups axes"]:
-    """True where an axis tells the responses apart, not just noise that a z-score amplifies (ours).
+    """Return True where an axis tells the responses apart, not just noise that a z-score amplifies
+    (ours).
 
     Near a cycle the group's vectors sum to about 0, and so do the group scores. A std of NaN is
     kept: hidden, it would turn a broken preference model into one with fewer axes.
@@ -65,7 +66,8 @@ def normalize_axes(
     epsilon: float = 1e-4,
     least_std: Float[Tensor, " axes"] | None = None,
 ) -> Float[Tensor, "groups size axes"]:
-    """Axis advantages ``Â_l(i) = (ŝ_l(i) - mean_l) / (std_l + ε)`` over the group (GPRL, step 2).
+    """Return the axis advantages ``Â_l(i) = (ŝ_l(i) - mean_l) / (std_l + ε)`` over the group (GPRL,
+    step 2).
 
     The z-score for ``per_axis`` and ``per_axis_whitened``, the scores as they are for ``global``
     and ``none``. An axis that ``mask`` drops, and an axis on which all responses are equal, gives
@@ -97,7 +99,8 @@ def aggregate_axes(
     epsilon: float = 1e-4,
     all_reduce: AllReduce = _this_process,
 ) -> Float[Tensor, "groups size"]:
-    """Advantages ``Â(i) = Σ_l λ_l(x) · m_l · Â_l(i)`` (GPRL, step 3), with its ablations (ours).
+    """Return the advantages ``Â(i) = Σ_l λ_l(x) · m_l · Â_l(i)`` (GPRL, step 3), with its ablations
+    (ours).
 
     Args:
         axis_advantages: from `normalize_axes`, with the same ``normalization``.

@@ -101,7 +101,7 @@ class Rollout(TensorRecord):
     version: int | None
 
     def grouped_responses(self) -> list[list[str]]:
-        """The responses of each prompt: ``groups`` lists of ``group_size`` strings."""
+        """Return the responses of each prompt: ``groups`` lists of ``group_size`` strings."""
         size = self.group_size
         return [list(self.responses[i : i + size]) for i in range(0, len(self.responses), size)]
 
@@ -153,7 +153,7 @@ class ScoredRollout(TensorRecord):
         return self.result.advantages
 
     def rows(self, index: Int[Tensor, " rows"]) -> Minibatch:
-        """The rollouts at ``index`` as one batch for a forward and a backward pass."""
+        """Return the rollouts at ``index`` as one batch for a forward and a backward pass."""
         rollout, prompts = self.rollout, self.rollout.prompts
         group = index // rollout.group_size
         return Minibatch(
@@ -187,6 +187,7 @@ class Minibatch(TensorRecord):
 
 
 def split_rows(rows: int, parts: int, order: Int[Tensor, " rows"] | None = None) -> list[Tensor]:
-    """Row indices in ``parts`` nearly equal pieces, in the given order (default: as they stand)."""
+    """Return row indices in ``parts`` nearly equal pieces, in the given order (default: as they
+    stand)."""
     index = torch.arange(rows) if order is None else order
     return [piece for piece in torch.tensor_split(index, parts) if len(piece)]

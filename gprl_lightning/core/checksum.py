@@ -13,7 +13,7 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @torch.no_grad()
 def checksum(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """16 hexadecimal digits for names, shapes and bits of ``tensors``. Ours.
+    """Return 16 hexadecimal digits for names, shapes and bits of ``tensors``. Ours.
 
     Against accidents, not attacks: of each tensor it takes the wrapping sum of its entries' bits,
     read as integers, which is one pass at the speed of memory and equal on every device. An entry

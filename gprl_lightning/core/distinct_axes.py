@@ -29,7 +29,8 @@ def correlation_penalty(scores: Float[Tensor, "pairs axes"]) -> Float[Tensor, ""
 
 
 def gate_information(eigenvalues: Float[Tensor, "rows axes"]) -> Float[Tensor, ""]:
-    """How much λ(x) depends on the prompt: H(mean λ) − mean H(λ), in nats; 0 for a constant gate.
+    """Return how much λ(x) depends on the prompt: H(mean λ) − mean H(λ), in nats; 0 for a constant
+    gate.
 
     Of λ scaled to sum 1. At most ln(axes), where every prompt has an axis of its own and all axes
     are used.
@@ -41,7 +42,8 @@ def gate_information(eigenvalues: Float[Tensor, "rows axes"]) -> Float[Tensor, "
 def attribute_loss(
     scores: Float[Tensor, "pairs axes"], labels: Float[Tensor, "pairs attributes"], tau: float
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of σ(s_l/τ) for attribute l on axis l; axes beyond the attributes are free."""
+    """Return the cross-entropy of σ(s_l/τ) for attribute l on axis l; axes beyond the attributes
+    are free."""
     logits = scores[:, : labels.shape[1]] / tau
     return F.binary_cross_entropy_with_logits(logits, labels)
 

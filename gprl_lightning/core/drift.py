@@ -50,7 +50,7 @@ __all__ = [
 def update_drift(
     state: DriftState, moments: AxisMoments, settings: DriftSettings
 ) -> tuple[DriftState, DriftControl, Intervention | None]:
-    """One step of the monitor and its controller (GPRL).
+    """Advance the monitor and its controller by one step (GPRL).
 
     The first ``calibration_steps`` steps set α(0) and the threshold, at rest. A step whose
     moments hold no variance, or are not finite, is no evidence: it leaves the estimates, and the
@@ -81,7 +81,7 @@ def update_drift(
 def replay(
     interventions: Iterable[Intervention], settings: DriftSettings, num_axes: int
 ) -> list[DriftControl]:
-    """The control after each intervention, recomputed from the evidence in the log, exactly.
+    """Recompute the control after each intervention from the evidence in the log, exactly.
 
     Raises:
         ValueError: a record does not begin where the one before it ended.

@@ -97,7 +97,7 @@ class DriftState:
 
     @classmethod
     def initial(cls, settings: DriftSettings, num_axes: int) -> DriftState:
-        """At rest, before the first calibration step."""
+        """Return the state at rest, before the first calibration step."""
         uniform, rest = (1.0 / num_axes,) * num_axes, (1.0,) * num_axes
         return cls(
             step=0,
@@ -126,12 +126,12 @@ class DriftState:
         return DriftControl.of(self.multipliers, self.kl_coef)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists."""
+        """Return plain numbers and lists."""
         return _plain(self)
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> DriftState:
-        """The state that `state_dict` wrote, bit for bit.
+        """Return the state that `state_dict` wrote, bit for bit.
 
         Raises:
             ValueError: keys are missing or unknown, as in a checkpoint of another version.
@@ -172,12 +172,12 @@ class Intervention:
     kl_coef_after: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, for a JSON log."""
+        """Return plain numbers, strings and lists, for a JSON log."""
         return _plain(self)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Intervention:
-        """The record that `to_dict` wrote, bit for bit.
+        """Return the record that `to_dict` wrote, bit for bit.
 
         Raises:
             ValueError: keys are missing or unknown.

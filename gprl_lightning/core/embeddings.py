@@ -32,14 +32,14 @@ class Embeddings:
     def of_rewards(
         rewards: Float[Tensor, "groups size axes"], eigenvalues: Float[Tensor, "groups axes"]
     ) -> Embeddings:
-        """Scores are differences of rewards, ``s_l(i, j) = r_l(i) - r_l(j)``."""
+        """Embed rewards, so that scores are their differences, ``s_l(i, j) = r_l(i) - r_l(j)``."""
         return Embeddings(torch.stack([rewards, torch.ones_like(rewards)], -1), eigenvalues)
 
     @staticmethod
     def of_pairs(
         scores: Float[Tensor, "groups size size axes"], eigenvalues: Float[Tensor, "groups axes"]
     ) -> Embeddings:
-        """Scores are those of the matrices, exactly; they must be skew-symmetric.
+        """Embed skew-symmetric matrices, so that scores are theirs, exactly.
 
         Plane p of response i is ``[s(i, p) / 2, 1 if i = p else 0]``, so that the cross products
         with response j sum to ``s(i, j) / 2 - s(j, i) / 2``.
@@ -50,7 +50,8 @@ class Embeddings:
 
     @staticmethod
     def joined(parts: Sequence[Embeddings]) -> Embeddings:
-        """The axes of several sources side by side; missing planes are 0, and score nothing."""
+        """Return the axes of several sources side by side; missing planes are 0, and score
+        nothing."""
         widest = max(part.vectors.shape[-1] for part in parts)
         padded = [
             torch.nn.functional.pad(p.vectors, (0, widest - p.vectors.shape[-1])) for p in parts
@@ -61,6 +62,6 @@ class Embeddings:
         return Embeddings(self.vectors.to(device), self.eigenvalues.to(device))
 
     def split(self, size: int) -> tuple[Embeddings, Float[Tensor, "groups rest axes entries"]]:
-        """The first ``size`` responses of each group, and the vectors of the others."""
+        """Return the first ``size`` responses of each group, and the vectors of the others."""
         vectors = self.vectors
         return Embeddings(vectors[:, :size], self.eigenvalues), vectors[:, size:]

@@ -36,7 +36,8 @@ def token_logprobs(
     chunk_size: int | None = None,
     slope: Slope | None = None,
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-    """Log-probability of each target and entropy of ``softmax(logits / temperature)``, in nats.
+    """Return log-probability of each target and entropy of ``softmax(logits / temperature)``, in
+    nats.
 
     The logits are ``hidden @ head_weight.T + bias``, in the dtype of ``hidden`` (under autocast, in
     autocast's); the softmax is in float32, or in float64 for float64. Peak memory is some
@@ -88,14 +89,14 @@ class _Head:
     chunk_size: int
 
     def room(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        """One chunk's logits: written over and over, as fresh memory costs more than the product
-        on a CPU."""
+        """Return one chunk's logits: written over and over, as fresh memory costs more than the
+        product on a CPU."""
         return hidden.new_empty(min(self.chunk_size, len(hidden)), len(weight))
 
     def logits(
         self, hidden: Tensor, weight: Tensor, bias: Tensor | None, room: Tensor
     ) -> tuple[Tensor, Tensor | float]:
-        """Tempered logits of a chunk, and their derivative by the raw ones."""
+        """Return the tempered logits of a chunk, and their derivative by the raw ones."""
         room = room[: len(hidden)]
         if bias is None:
             torch.mm(hidden, weight.T, out=room)
@@ -156,7 +157,7 @@ class _Gradients:
             self.of_weight += grad.T @ hidden[part]
 
     def found(self) -> tuple[Tensor | None, ...]:
-        """In the dtype of what they belong to."""
+        """Return it in the dtype of what it belongs to."""
         dtype = self.inputs[1].dtype
         sums = (None if sum is None else sum.to(dtype) for sum in (self.of_weight, self.of_bias))
         return self.of_hidden, *sums

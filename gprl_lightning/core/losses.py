@@ -25,7 +25,7 @@ LOG_RATIO_LIMIT = 20.0
 def zero_outside(
     mask: Bool[Tensor, "rows tokens"], values: Float[Tensor, "rows tokens"]
 ) -> Float[Tensor, "rows tokens"]:
-    """Values on real tokens, 0 elsewhere, with a gradient of exactly 0 there.
+    """Return the values on real tokens, 0 elsewhere, with a gradient of exactly 0 there.
 
     For log-probabilities, before anything takes their exp: padding may hold NaN or inf, and a
     mask that is applied only to the loss still lets 0 · inf = NaN through the backward pass of
@@ -39,7 +39,8 @@ def masked_sum(
     weights: Float[Tensor, "rows tokens"],
     mask: Bool[Tensor, "rows tokens"],
 ) -> Float[Tensor, ""]:
-    """``Σ weights · per_token`` over real tokens, whatever stands on the others, NaN included."""
+    """Return ``Σ weights · per_token`` over real tokens, whatever stands on the others, NaN
+    included."""
     return (zero_outside(mask, per_token) * weights).sum()
 
 
@@ -50,7 +51,7 @@ def clipped_surrogate(
     epsilon: float,
     epsilon_high: float | None,
 ) -> tuple[Float[Tensor, "rows tokens"], Float[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:
-    """PPO's clipped surrogate, as a loss (GRPO, arXiv 2402.03300).
+    """Return PPO's clipped surrogate, as a loss (GRPO, arXiv 2402.03300).
 
     Args:
         logprobs: log π_θ of the sampled tokens; finite (see `zero_outside`).
@@ -132,7 +133,7 @@ def expected_weight_sums(
     aggregation: LossAggregation,
     max_tokens: int,
 ) -> tuple[float, float]:
-    """What the weights of a whole minibatch, and what their squares, sum to. Ours.
+    """Return what the weights of a whole minibatch, and what their squares, sum to. Ours.
 
     Weights made from the counts of a micro-batch or of one process give another sum, or, if only
     their mean is right, another sum of squares.

@@ -87,7 +87,7 @@ Objective = Callable[[Float[Tensor, "rows tokens"], Minibatch], Float[Tensor, "r
 def slope_of(
     objective: Objective, batch: Minibatch, weights: Float[Tensor, "rows tokens"], reach: Reach
 ) -> Slope | None:
-    """The derivative of ``Σ weights · objective`` by each log-probability, by autograd.
+    """Return the derivative of ``Σ weights · objective`` by each log-probability, by autograd.
 
     The output layer asks for it chunk by chunk, in the order of ``response_mask.nonzero()``, when
     the other log-probabilities are not there yet. Each chunk is put into its rows, whole, with

@@ -37,7 +37,8 @@ BOUNDS = {
 
 
 def compute_dtype(weights: torch.dtype, device: str) -> torch.dtype:
-    """What a forward pass computes in, here and now: autocast's precision, or that of the weights.
+    """Return what a forward pass computes in, here and now: autocast's precision, or that of the
+    weights.
 
     Args:
         weights: dtype of the model.
@@ -49,5 +50,5 @@ def compute_dtype(weights: torch.dtype, device: str) -> torch.dtype:
 
 
 def logprob_bounds(weights: torch.dtype, device: str) -> LogprobBounds:
-    """`LogprobBounds` of a forward pass, here and now."""
+    """Return the `LogprobBounds` of a forward pass, here and now."""
     return BOUNDS[compute_dtype(weights, device)]

@@ -15,7 +15,7 @@ from gprl_lightning.core.options import ScoreShape
 
 
 def axis_pairs(vectors: Float[Tensor, "*batch two_axes"]) -> Float[Tensor, "*batch axes 2"]:
-    """The two coordinates of each axis: axis l owns entries 2l and 2l + 1 (GPM)."""
+    """Return the two coordinates of each axis: axis l owns entries 2l and 2l + 1 (GPM)."""
     return vectors.reshape(*vectors.shape[:-1], -1, 2)
 
 
@@ -30,7 +30,7 @@ def _cross(
 def pairwise_scores(
     vectors: Float[Tensor, "groups size axes entries"],
 ) -> Float[Tensor, "groups size size axes"]:
-    """``s_l(i, j)``: how far response i beats response j along axis l (GPM, Definition 4.3).
+    """Return ``s_l(i, j)``: how far response i beats response j along axis l (GPM, Definition 4.3).
 
     Exactly skew-symmetric: ``s_l(i, j) == -s_l(j, i)``, and 0 on the diagonal.
     """
@@ -41,7 +41,8 @@ def scores_against(
     vectors: Float[Tensor, "groups size axes entries"],
     anchors: Float[Tensor, "groups anchors axes entries"],
 ) -> Float[Tensor, "groups size anchors axes"]:
-    """``s_l(y_i, a_j)`` of each response against each of its prompt's anchor responses (GPM)."""
+    """Return ``s_l(y_i, a_j)`` of each response against each of its prompt's anchor responses
+    (GPM)."""
     return _cross(vectors[:, :, None], anchors[:, None, :])
 
 
@@ -74,10 +75,11 @@ def group_scores(
 def total_scores(
     scores: Float[Tensor, "*#batch axes"], eigenvalues: Float[Tensor, "*#batch axes"]
 ) -> Float[Tensor, "*batch"]:
-    """Preference score over all axes, ``Σ_l λ_l s_l`` (GPM); the arguments broadcast."""
+    """Return the preference score over all axes, ``Σ_l λ_l s_l`` (GPM); the arguments broadcast."""
     return (scores * eigenvalues).sum(-1)
 
 
 def win_probability(scores: Float[Tensor, "*batch"], tau: float) -> Float[Tensor, "*batch"]:
-    """``P(i ≻ j) = sigmoid(s / tau)`` of total scores (GPM; tau 0.1 in the published models)."""
+    """Return ``P(i ≻ j) = sigmoid(s / tau)`` of total scores (GPM; tau 0.1 in the published
+    models)."""
     return torch.sigmoid(scores / tau)

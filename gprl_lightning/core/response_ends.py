@@ -15,7 +15,7 @@ def misplaced_ends(
     finished: Bool[Tensor, " rows"],
     eos_ids: Sequence[int],
 ) -> Bool[Tensor, " rows"]:
-    """True for a response whose mask is not: its tokens, up to and with the first EOS. Ours.
+    """Return True for a response whose mask is not: its tokens, up to and with the first EOS. Ours.
 
     So a mask is a prefix and not empty; a finished response has one EOS under it, at its end; a
     truncated one has none. Where the true EOS is outside, nothing teaches the policy to stop.

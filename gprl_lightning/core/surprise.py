@@ -35,7 +35,8 @@ def group_surprise(
 def surprise_threshold(
     levels: Float[Tensor, " steps"], ema: float, quantile: float, horizon: int
 ) -> float:
-    """The rise, in nats per token, that a ``quantile`` of runs that do not drift stay under (ours).
+    """Return the rise, in nats per token, that a ``quantile`` of runs that do not drift stay under
+    (ours).
 
     Looking at every step, a monitor has as many chances of a false alarm as the run has steps, and
     smoothing makes them depend on one another; so it is the largest rise of a whole run that is

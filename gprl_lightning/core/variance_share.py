@@ -39,7 +39,8 @@ class AxisMoments:
     count: Float[Tensor, ""]
 
     def summed(self, all_reduce: Callable[[Tensor], Tensor]) -> AxisMoments:
-        """These moments over all processes, in one call of ``all_reduce``, which sums a tensor."""
+        """Return these moments over all processes, in one call of ``all_reduce``, which sums a
+        tensor."""
         singles = torch.stack([self.surprise_sum, self.count])
         per_axis = [self.variance_sum]
         if self.anchored_sum is not None:
@@ -49,11 +50,11 @@ class AxisMoments:
         return AxisMoments(variance, anchored[0] if anchored else None, sums[-2], sums[-1])
 
     def anchored_score(self) -> Float[Tensor, " axes"] | None:
-        """``δ_l = E_x[mean_i s_l(y_i, y_base)]``, or None where it was not measured."""
+        """Return ``δ_l = E_x[mean_i s_l(y_i, y_base)]``, or None where it was not measured."""
         return None if self.anchored_sum is None else self.anchored_sum / self.count
 
     def surprise(self) -> Float[Tensor, ""]:
-        """The mean of -log π_ref over responses' tokens, in nats per token."""
+        """Return the mean of -log π_ref over responses' tokens, in nats per token."""
         return self.surprise_sum / self.count
 
 
@@ -64,7 +65,7 @@ def axis_moments(
     anchored: Float[Tensor, "groups axes"] | None,
     surprise: Float[Tensor, " groups"],
 ) -> AxisMoments:
-    """Sums of a batch of group scores, in float64.
+    """Sum a batch of group scores, in float64.
 
     Args:
         scores: `group_scores`, not normalised: on z-scores the statistic is inert.
@@ -84,14 +85,15 @@ def axis_moments(
 
 
 def variance_share(moments: AxisMoments, floor: float) -> Float[Tensor, " axes"]:
-    """``α_l``, the axes' shares of the variance; each at least ``floor``, then made to sum to 1."""
+    """Return ``α_l``, the axes' shares of the variance; each at least ``floor``, then made to
+    sum to 1."""
     return floored_share(moments.variance_sum, floor)
 
 
 def floored_share(
     variance: Float[Tensor, "*batch axes"], floor: float
 ) -> Float[Tensor, "*batch axes"]:
-    """Shares of the sum over axes, floored and made to sum to 1.
+    """Return shares of the sum over axes, floored and made to sum to 1.
 
     Where no axis varies at all, every axis has the same share.
     """
@@ -103,7 +105,7 @@ def floored_share(
 def divergence(
     share: Float[Tensor, "*batch axes"], reference: Float[Tensor, "*#batch axes"]
 ) -> Float[Tensor, "*batch"]:
-    """Drift ``KL(α(t) ‖ α(0))`` in nats (GPRL)."""
+    """Return the drift ``KL(α(t) ‖ α(0))`` in nats (GPRL)."""
     return torch.xlogy(share, share / reference).sum(-1)
 
 
@@ -114,7 +116,7 @@ def bootstrap_threshold(
     floor: float = LEAST_THRESHOLD,
     distance: Callable[[Tensor, Tensor], Tensor] = divergence,
 ) -> float:
-    """Drift, in nats, that noise alone stays under in a ``quantile`` of steps (ours).
+    """Return the drift, in nats, that noise alone stays under in a ``quantile`` of steps (ours).
 
     Each of 1,000 resamples plays such a run: it draws a calibration of as many batches, whose
     mean is its own α(0), and a stream of 60 batches, smoothed by the EMA from that α(0) on; its

@@ -14,7 +14,7 @@ MARK = "zqx"  # an answer that no template writes by itself
 
 
 def require_policy_tokens(policy: Policy) -> None:
-    """Every token that can be fed or must end a response is one that the model knows.
+    """Check that every token that can be fed or must end a response is one that the model knows.
 
     Raises:
         TokenizerMismatch: ids beyond the embedding, or a chat template whose turns end with a token
@@ -40,7 +40,7 @@ def require_policy_tokens(policy: Policy) -> None:
 
 
 def require_judge_text(source: PreferenceSource, policy: Policy) -> None:
-    """A network that reads responses does so by a tokenizer of its own; other sources read text.
+    """Check that a network reads responses by a tokenizer of its own; other sources read text.
 
     Raises:
         NotText: it has the policy's tokenizer object.

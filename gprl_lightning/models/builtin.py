@@ -19,7 +19,7 @@ BUILTIN = ("sandbox", "smollm2_135m")
 
 
 def policy_folder(path: str, cache: str) -> str:
-    """The folder of a built-in policy; any other path or hub name as it is."""
+    """Return the folder of a built-in policy; any other path or hub name as it is."""
     if path == "sandbox":
         return str(ASSETS / "language_model")
     if path == "smollm2_135m":

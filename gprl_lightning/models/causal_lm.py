@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 def positions(mask: Bool[Tensor, "rows tokens"]) -> Int[Tensor, "rows tokens"]:
-    """Each token's place among the real tokens of its row; 0 on left padding."""
+    """Return each token's place among the real tokens of its row; 0 on left padding."""
     return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
 def flush_left(
     ids: Int[Tensor, "rows tokens"], mask: Bool[Tensor, "rows tokens"]
 ) -> Int[Tensor, "rows longest"]:
-    """Each row's real tokens from column 0 on, with zeros behind them."""
+    """Return each row's real tokens from column 0 on, with zeros behind them."""
     lengths = mask.sum(1)
     columns = torch.arange(int(lengths.max()), device=ids.device)
     filled = columns < lengths[:, None]
@@ -41,13 +41,15 @@ def disable_dropout(model: nn.Module) -> None:
 
 
 def softcap(model: PreTrainedModel) -> float | None:
-    """Gemma's soft cap c of the logits, c · tanh(logits / c), where the architecture has one."""
+    """Return Gemma's soft cap c of the logits, c · tanh(logits / c), where the architecture has
+    one."""
     return getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 
 
 @torch.no_grad()
 def head_is_plain(model: PreTrainedModel) -> bool:
-    """Whether logits are head(hidden), soft-capped or not, so that they can be made in chunks.
+    """Return True if logits are head(hidden), soft-capped or not, so that they can be made in
+    chunks.
 
     Decided by trying it on two tokens: some architectures scale their logits (Cohere, Granite,
     Falcon-H1) under names of their own, and a list of those would be silently incomplete.
@@ -80,7 +82,8 @@ def head_logprobs(
     temperature: float,
     slope: Slope | None = None,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Log-probabilities and entropy (nats) from hidden states, in chunks; see `head_is_plain`."""
+    """Return log-probabilities and entropy (nats) from hidden states, in chunks; see
+    `head_is_plain`."""
     head = cast(nn.Linear, model.get_output_embeddings())
     logprobs, entropy = token_logprobs(
         hidden[None],
@@ -97,7 +100,7 @@ def head_logprobs(
 def logits_logprobs(
     logits: Float[Tensor, "n vocab"], targets: Int[Tensor, " n"], temperature: float
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """The same from logits, for every architecture. Entropy carries no gradient."""
+    """Return the same from logits, for every architecture. Entropy carries no gradient."""
     logprobs = torch.log_softmax(logits.float() / temperature, -1)
     detached = logprobs.detach()
     entropy = -(detached.exp() * detached).sum(-1)

@@ -40,7 +40,7 @@ class TextBatch:
     prompt_tokens: Int[Tensor, " rows"]
 
     def to(self, *args: Any, **kwargs: Any) -> TextBatch:
-        """On another device, as ``Tensor.to``."""
+        """Move it to another device, as ``Tensor.to``."""
         fields = (self.input_ids, self.mask, self.prompt_tokens)
         return TextBatch(*(field.to(*args, **kwargs) for field in fields))
 
@@ -108,7 +108,7 @@ class ChatText:
         return rows
 
     def collate(self, rows: Sequence[TokenizedText]) -> TextBatch:
-        """Right-padded to the longest row."""
+        """Pad on the right to the longest row."""
         width = max(len(row.ids) for row in rows)
         ids = torch.full((len(rows), width), self.pad_id, dtype=torch.long)
         mask = torch.zeros((len(rows), width), dtype=torch.bool)
@@ -119,8 +119,8 @@ class ChatText:
 
 
 def first_prompt(conversation: Messages) -> Messages:
-    """What the gate reads: the first message (GPM's code), with a system message before it (ours:
-    the same system message for all prompts would give all the same eigenvalues)."""
+    """Return what the gate reads: the first message (GPM's code), with a system message before
+    it (ours: the same system message for all prompts would give all the same eigenvalues)."""
     return conversation[: 2 if conversation[0]["role"] == "system" else 1]
 
 

@@ -31,7 +31,8 @@ Attend = Callable[[Heads, Heads, Heads], Heads]
 
 
 def is_known(model: PreTrainedModel) -> bool:
-    """Whether `run_layer` is what this model's layers do: the family, without sliding windows."""
+    """Return True if `run_layer` is what this model's layers do: the family, without sliding
+    windows."""
     config: Any = model.config
     if config.model_type not in FAMILY:
         return False
@@ -44,13 +45,15 @@ def is_known(model: PreTrainedModel) -> bool:
 def rotary(
     backbone: Any, hidden: Float[Tensor, "tokens width"], positions: Int[Tensor, " tokens"]
 ) -> Rotary:
-    """Cosines and sines of the positions, to go over all heads; in the dtype of ``hidden``."""
+    """Return cosines and sines of the positions, to go over all heads; in the dtype of
+    ``hidden``."""
     cos, sin = backbone.rotary_emb(hidden[None], positions[None])
     return cos[0, :, None], sin[0, :, None]
 
 
 def rotated(states: Heads, angles: Rotary) -> Heads:
-    """Rotary embedding, in the two-halves layout of the family (Su et al., 2104.09864)."""
+    """Apply the rotary embedding, in the two-halves layout of the family (Su et al.,
+    2104.09864)."""
     cos, sin = angles
     first, second = states.chunk(2, -1)
     return states * cos + torch.cat([-second, first], -1) * sin
@@ -59,7 +62,7 @@ def rotated(states: Heads, angles: Rotary) -> Heads:
 def keys_values(
     attention: Any, normed: Float[Tensor, "tokens width"], angles: Rotary
 ) -> tuple[Heads, Heads]:
-    """The rotated keys and the values of flat tokens."""
+    """Return the rotated keys and the values of flat tokens."""
     keys = attention.k_proj(normed).unflatten(-1, (-1, attention.head_dim))
     values = attention.v_proj(normed).unflatten(-1, (-1, attention.head_dim))
     if attention.config.model_type == "qwen3":
@@ -74,7 +77,7 @@ def run_layer(
     attend: Attend,
     first_wanted: int = 0,
 ) -> Float[Tensor, "wanted width"]:
-    """One decoder layer on flat tokens, whatever they belong to: ``attend`` knows.
+    """Return one decoder layer on flat tokens, whatever they belong to: ``attend`` knows.
 
     Args:
         layer: the Hugging Face decoder layer.
@@ -100,7 +103,7 @@ def run_layer(
 def checkpointed(
     layer: Any, hidden: Tensor, angles: Rotary, attend: Attend, first_wanted: int
 ) -> Tensor:
-    """`run_layer`, recomputed in the backward pass where the model is set to do so."""
+    """Return `run_layer`, recomputed in the backward pass where the model is set to do so."""
     if not (layer.gradient_checkpointing and layer.training):
         return run_layer(layer, hidden, angles, attend, first_wanted)
     return checkpoint(run_layer, layer, hidden, angles, attend, first_wanted, use_reentrant=False)  # type: ignore[return-value]
@@ -112,7 +115,7 @@ def scaled_attention(
     values: Float[Tensor, "rows held kv_heads width"],
     mask: Tensor | None,
 ) -> Float[Tensor, "rows new heads width"]:
-    """Grouped-query attention; ``mask`` None: causal, with as many queries as keys."""
+    """Compute grouped-query attention; ``mask`` None: causal, with as many queries as keys."""
     repeats = queries.shape[2] // keys.shape[2]
     on_cpu = queries.device.type == "cpu"
     if repeats > 1 and not on_cpu:  # with a mask, CUDA's fast kernels want a key for every head

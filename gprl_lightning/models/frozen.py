@@ -13,10 +13,10 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 class FrozenModel(nn.Module, Generic[ModuleT]):
     """Any module, held fixed: registered, so that it moves with its owner, and else out of the way.
 
-    It stays in eval whatever its owner does, takes no gradients, runs without autograd, is its own
-    deep copy, and adds nothing to a checkpoint, as it is loaded from where it came from. Its owner
-    can still be loaded with ``strict=True``: it fills in its own keys, and reports those that a
-    checkpoint does bring as unexpected. Reach the network itself through ``.module``. Ours.
+    It stays in eval whatever its owner does, takes no gradients, runs without autograd, and adds
+    nothing to a checkpoint, as it is loaded from where it came from. Its owner can still be loaded
+    with ``strict=True``: it fills in its own keys, and reports those that a checkpoint does bring
+    as unexpected. Reach the network itself through ``.module``. Ours.
     """
 
     def __init__(self, module: ModuleT) -> None:
@@ -29,7 +29,7 @@ class FrozenModel(nn.Module, Generic[ModuleT]):
         return self.module(*args, **kwargs)
 
     def train(self, mode: bool = True) -> FrozenModel:
-        """Eval, always: an owner's ``.train()`` reaches every child."""
+        """Stay in eval, always: an owner's ``.train()`` reaches every child."""
         return super().train(False)
 
     def state_dict(
@@ -51,6 +51,3 @@ class FrozenModel(nn.Module, Generic[ModuleT]):
         if strict:
             unexpected_keys += [k for k in state_dict if k.startswith(prefix)]
         state_dict.update(own)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenModel:
-        return self

@@ -33,7 +33,7 @@ def from_backbone(
     examples: Sequence[Messages] = (),
     seed: int = 0,
 ) -> PreferenceModel:
-    """A preference model with new heads on ``backbone`` (an ``AutoModel``, as
+    """Return a preference model with new heads on ``backbone`` (an ``AutoModel``, as
     ``LlamaForCausalLM.model``).
 
     With ``examples`` (conversations, a few hundred) the value head of a GPM starts with well-spread

@@ -116,7 +116,7 @@ def one_line(where: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """No report of keys that a checkpoint has and the network does not."""
+    """Silence the report of keys that a checkpoint has and the network does not."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()

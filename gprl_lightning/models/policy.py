@@ -86,7 +86,7 @@ class Policy(nn.Module):
         response_mask: Bool[Tensor, "rows tokens"],
         slope: Slope | None = None,
     ) -> tuple[Float[Tensor, "rows tokens"], Float[Tensor, "rows tokens"]]:
-        """log π of every response token, and the entropy of its distribution, in nats.
+        """Return log π of every response token, and the entropy of its distribution, in nats.
 
         Prompts are left-padded and responses right-padded. Both results are 0 outside
         ``response_mask``; entropy has no gradient.
@@ -142,7 +142,7 @@ class Policy(nn.Module):
         max_prompt_tokens: int,
         columns: Sequence[Columns] = (),
     ) -> PromptBatch:
-        """Chat messages in the policy's tokens, by its chat template, left-padded.
+        """Write chat messages in the policy's tokens, by its chat template, left-padded.
 
         Raises:
             ConfigError: a prompt longer than ``max_prompt_tokens`` (none is ever cut), or one that
@@ -163,7 +163,8 @@ class Policy(nn.Module):
     def decode(
         self, ids: Int[Tensor, "rows tokens"], mask: Bool[Tensor, "rows tokens"]
     ) -> tuple[str, ...]:
-        """The text of the tokens under ``mask``, without special and end-of-sequence tokens."""
+        """Return the text of the tokens under ``mask``, without special and end-of-sequence
+        tokens."""
         texts = [
             [token for token in row[keep].tolist() if token not in self.eos_ids]
             for row, keep in zip(ids.cpu(), mask.cpu(), strict=True)
@@ -172,8 +173,8 @@ class Policy(nn.Module):
 
     @contextmanager
     def sampling(self) -> Iterator[PreTrainedModel]:
-        """The causal LM in eval and without autograd: in train mode, gradient checkpointing would
-        drop its KV cache."""
+        """Return the causal LM in eval and without autograd: in train mode, gradient
+        checkpointing would drop its KV cache."""
         training = self.training
         self.eval()
         try:
@@ -212,8 +213,8 @@ class _AdapterFree(nn.Module):
 
 
 def reference_of(policy: Policy) -> FrozenModel[Policy]:
-    """The policy as it stands, frozen, called like it: a copy, or with LoRA the network itself with
-    its adapters off."""
+    """Return the policy as it stands, frozen, called like it: a copy, or with LoRA the network
+    itself with its adapters off."""
     if policy.model is not policy.causal_lm:
         return FrozenModel(cast(Policy, _AdapterFree(policy)))  # of its kind in all that is used
     shared = {id(policy.tokenizer): policy.tokenizer}
@@ -221,7 +222,7 @@ def reference_of(policy: Policy) -> FrozenModel[Policy]:
 
 
 def load_policy(config: PolicyConfig, path: str | Path, temperature: float) -> Policy:
-    """The policy of ``config``, with weights and tokenizer from ``path``.
+    """Return the policy of ``config``, with weights and tokenizer from ``path``.
 
     Args:
         config: dtype, attention, gradient checkpointing, chat template and adapters.

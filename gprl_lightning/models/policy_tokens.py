@@ -14,8 +14,8 @@ from gprl_lightning.errors import ConfigError
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every token that ends a response: those of the generation config, where chat models list
-    their end-of-turn token, and the tokenizer's.
+    """Return every token that ends a response: those of the generation config, where chat models
+    list their end-of-turn token, and the tokenizer's.
 
     Raises:
         ConfigError: there is none.
@@ -47,7 +47,7 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def left_pad(
     rows: Sequence[list[int]], pad_id: int
 ) -> tuple[Int[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:
-    """Token lists as one batch, and which of it is real."""
+    """Return token lists as one batch, and which of it is real."""
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad_id)
     mask = torch.zeros_like(ids, dtype=torch.bool)

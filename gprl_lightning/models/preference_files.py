@@ -53,7 +53,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_heads(folder: Path) -> dict[str, Tensor]:
-    """The head tensors by name, from whichever of the model's shards hold them."""
+    """Return the head tensors by name, from whichever of the model's shards hold them."""
     from safetensors import safe_open
 
     found: dict[str, Tensor] = {}
@@ -76,7 +76,8 @@ def read_heads(folder: Path) -> dict[str, Tensor]:
 def checked_heads(
     folder: Path, heads: dict[str, Tensor], num_axes: int | None, kind: str | None
 ) -> tuple[Tensor, Tensor | None]:
-    """The value and prompt head, or the error that says how they differ from what was asked."""
+    """Return the value and prompt head, or the error that says how they differ from what was
+    asked."""
     where = f"preference_model.path={str(folder)!r}"
     value, prompt = heads.get("value_head.weight"), heads.get("prompt_head.weight")
     if value is None:

@@ -130,7 +130,8 @@ class PreferenceModel(nn.Module):
     def forward(
         self, batch: TextBatch
     ) -> tuple[Float[Tensor, "rows two_axes"], Float[Tensor, "rows axes"]]:
-        """Vectors v(y|x) and eigenvalues λ(x) of each row, float32, whichever side is padded."""
+        """Return vectors v(y|x) and eigenvalues λ(x) of each row, float32, whichever side is
+        padded."""
         return self._read(*self.hidden_states(batch))
 
     def _read(
@@ -150,7 +151,7 @@ class PreferenceModel(nn.Module):
     def hidden_states(
         self, batch: TextBatch
     ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
-        """The backbone's states at the last token of each text, and of its prompt."""
+        """Return the backbone's states at the last token of each text, and of its prompt."""
         mask = batch.mask
         positions = (mask.long().cumsum(-1) - 1).masked_fill(~mask, 1)
         states = self.backbone(
@@ -178,7 +179,7 @@ class PreferenceModel(nn.Module):
         return tuple(map(str, range(self.num_axes)))
 
     def identity(self) -> dict[str, object]:
-        """Weights, options and tokenizer."""
+        """Return weights, options and tokenizer."""
         return {
             "weights": checksum(self.named_parameters()),
             "kind": self.kind,
@@ -198,8 +199,8 @@ class PreferenceModel(nn.Module):
         responses: Sequence[Sequence[str]],
         columns: Sequence[Columns] = (),
     ) -> Embeddings:
-        """Vectors of every response (one forward each), eigenvalues of every prompt, without
-        gradient.
+        """Return vectors of every response (one forward each) and eigenvalues of every prompt,
+        without gradient.
 
         Args:
             prompts: chat messages, one conversation per group.
@@ -229,7 +230,7 @@ class PreferenceModel(nn.Module):
     def embed_conversations(
         self, conversations: Sequence[Messages]
     ) -> tuple[Float[Tensor, "rows two_axes"], Float[Tensor, "rows axes"]]:
-        """Vectors and eigenvalues of whole conversations, in batches of similar length.
+        """Return vectors and eigenvalues of whole conversations, in batches of similar length.
 
         Where the architecture is known, a prompt that several of them share is run once.
 
@@ -271,7 +272,7 @@ class PreferenceModel(nn.Module):
 
 
 def answered(prompt: Messages, response: str) -> Messages:
-    """The conversation in which the assistant gives ``response``."""
+    """Return the conversation in which the assistant gives ``response``."""
     return (*prompt, {"role": "assistant", "content": response})
 
 

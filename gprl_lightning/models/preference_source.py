@@ -34,7 +34,8 @@ class PreferenceSource(Protocol):
         responses: Sequence[Sequence[str]],
         columns: Sequence[Columns],
     ) -> Embeddings:
-        """Vectors of the responses, eigenvalues of the prompts, in one call for a whole batch.
+        """Return vectors of the responses and eigenvalues of the prompts, in one call for a whole
+        batch.
 
         Args:
             prompts: chat messages, one conversation per group.
@@ -44,7 +45,7 @@ class PreferenceSource(Protocol):
         ...
 
     def identity(self) -> Mapping[str, object]:
-        """What a resumed run must find again, by name, in plain values."""
+        """Return what a resumed run must find again, by name, in plain values."""
         ...
 
 

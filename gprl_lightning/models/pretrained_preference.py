@@ -48,8 +48,8 @@ def load_preference_model(
     attention: str | None = None,
     chat_template: str | None = None,
 ) -> PreferenceModel:
-    """A GPM, a Bradley-Terry model, or a sequence classifier (of one label as Bradley-Terry, of
-    k as `MultiHead`); in eval mode, on the CPU.
+    """Return a GPM, a Bradley-Terry model, or a sequence classifier (of one label as Bradley-Terry,
+    of k as `MultiHead`); in eval mode, on the CPU.
 
     Args:
         path_or_name: a folder, or the name of a model on the Hugging Face hub.

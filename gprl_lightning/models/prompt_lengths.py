@@ -12,7 +12,8 @@ from gprl_lightning.models.policy import Policy
 def require_room(
     prompts: Sequence[Prompt], policy: Policy, max_prompt_tokens: int, max_new_tokens: int
 ) -> None:
-    """Every prompt fits ``max_prompt_tokens``, and with its response the policy's context.
+    """Check that every prompt fits ``max_prompt_tokens``, and with its response the policy's
+    context.
 
     Raises:
         ConfigError: one does not; none is ever cut.

@@ -35,7 +35,7 @@ def shared_prompt_states(
     response_ids: Int[Tensor, "rows tokens"],
     response_mask: Bool[Tensor, "rows tokens"],
 ) -> Float[Tensor, "n width"]:
-    """The last hidden states that predict the response tokens, in the order of
+    """Return the last hidden states that predict the response tokens, in the order of
     ``response_mask.nonzero()``.
 
     Args:
@@ -69,7 +69,8 @@ def prefix_states(
     suffixes: Int[Tensor, "rows tokens"],
     suffix_lengths: Int[Tensor, " rows"],
 ) -> Float[Tensor, "n width"]:
-    """The last hidden states of all suffix tokens, row by row, each row read behind its prefix.
+    """Return the last hidden states of all suffix tokens, row by row, each row read behind its
+    prefix.
 
     Args:
         backbone: of a model for which `is_known` is true.
@@ -144,7 +145,7 @@ class _Layout:
         return suffixes[:, : self.suffix_width].flatten()[self.suffix_places]
 
     def attend(self, queries: Heads, keys: Heads, values: Heads) -> Heads:
-        """Prefix tokens see their prefix, suffix tokens their prefix and suffix.
+        """Let prefix tokens see their prefix, suffix tokens their prefix and suffix.
 
         Without queries of the prefix tokens, as in the last layer, only suffix tokens are answered.
         """
@@ -170,7 +171,7 @@ class _Layout:
 def padded(
     flat: Heads, places: Int[Tensor, " n"], rows: int, width: int
 ) -> Float[Tensor, "rows width heads head_width"]:
-    """Flat tokens at their places of a rectangle, and zeros elsewhere."""
+    """Put flat tokens at their places of a rectangle, and zeros elsewhere."""
     zeros = flat.new_zeros(rows * width, *flat.shape[1:])
     return zeros.index_copy(0, places, flat).unflatten(0, (rows, width))
 
@@ -194,7 +195,7 @@ class _Unpad(Function):
 
 @torch.no_grad()
 def shares_prompts(model: PreTrainedModel) -> bool:
-    """Whether `shared_prompt_states` computes what the model itself does.
+    """Return True if `shared_prompt_states` computes what the model itself does.
 
     Decided by the architecture, and then by trying it on a few tokens: a model's code may differ
     from its family's. Says so where it does not.

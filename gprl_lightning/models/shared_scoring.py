@@ -22,13 +22,13 @@ Prefix = tuple[int, ...]
 
 
 def prefix_of(text: TokenizedText) -> Prefix:
-    """The tokens of its prompt but the last one."""
+    """Return the tokens of its prompt but the last one."""
     return text.ids[: text.prompt_tokens - 1]
 
 
 def batches_by_prompt(texts: Sequence[TokenizedText], size: int) -> list[list[int]]:
-    """Indices of the texts in batches of at most ``size``, of like length; those of one prompt lie
-    side by side, and in one batch where they fit."""
+    """Return indices of the texts in batches of at most ``size``, of like length; those of one
+    prompt lie side by side, and in one batch where they fit."""
     batches: list[list[int]] = [[]]
     order = by_prompt_and_length(texts)
     for _, found in groupby(order, key=lambda i: prefix_of(texts[i])):
@@ -41,7 +41,8 @@ def batches_by_prompt(texts: Sequence[TokenizedText], size: int) -> list[list[in
 
 
 def by_prompt_and_length(texts: Sequence[TokenizedText]) -> list[int]:
-    """An order in which texts of one prompt lie side by side, and neighbours are of like length."""
+    """Return an order in which texts of one prompt lie side by side, and neighbours are of like
+    length."""
     longest: dict[Prefix, int] = {}
     for text in texts:
         longest[prefix_of(text)] = max(longest.get(prefix_of(text), 0), len(text.ids))
@@ -52,7 +53,8 @@ def by_prompt_and_length(texts: Sequence[TokenizedText]) -> list[int]:
 def states_of_texts(
     backbone: Any, texts: Sequence[TokenizedText]
 ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
-    """The states at the last token of each text, and of its prompt, whatever else is in the batch.
+    """Return the states at the last token of each text, and of its prompt, whatever else is in the
+    batch.
 
     Args:
         backbone: one for which `gprl_lightning.models.shared_prompt.shares_prompts` is true.

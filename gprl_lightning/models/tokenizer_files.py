@@ -50,7 +50,7 @@ def _template(where: str, file: str) -> str:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Vocabulary, template, and how it splits a text: merges are not in the vocabulary."""
+    """Hash vocabulary, template, and how it splits a text: merges are not in the vocabulary."""
     probe = tokenizer("The quick brown fox, 1234 jumps: über\n\tlazy dogs?").input_ids
     vocabulary = sorted(tokenizer.get_vocab().items())
     value = (vocabulary, tokenizer.chat_template, tokenizer.eos_token_id, probe)

@@ -41,8 +41,8 @@ class Anchors:
         self.upcoming: Callable[[int, int], PromptBatch] | None = None
 
     def of(self, prompts: PromptBatch, sampling: Sampling, reference: Policy) -> list[str]:
-        """The anchor of each prompt; sampled first, with those of the next iterations, where it is
-        new."""
+        """Return the anchor of each prompt; sampled first, with those of the next iterations,
+        where it is new."""
         uids = prompts.uids.tolist()
         if any(uid not in self.responses for uid in uids):
             ahead = self.upcoming(prompts.iteration, AHEAD) if self.upcoming else prompts

@@ -7,7 +7,6 @@ frozen preference model, turned into advantages axis by axis, and the policy is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from gprl_lightning.config import AlgorithmConfig, SchedulerConfig
 from gprl_lightning.core.advantage_rule import AdvantageRule, State
-from gprl_lightning.core.batch import Minibatch, PromptBatch, Rollout, ScoredRollout
+from gprl_lightning.core.batch import PromptBatch, Rollout, ScoredRollout
 from gprl_lightning.core.drift import DriftControl
 from gprl_lightning.core.dynamic_sampling import groups_with_signal
 from gprl_lightning.core.importance import ImportanceCorrection
@@ -26,8 +25,7 @@ from gprl_lightning.core.iteration import (
     LogprobCheck,
     UpdateReport,
 )
-from gprl_lightning.core.losses import kl_estimate, masked_sum, token_weights, zero_outside
-from gprl_lightning.core.policy_loss import PolicyLoss, slope_of
+from gprl_lightning.core.policy_loss import PolicyLoss
 from gprl_lightning.core.preference import scores_against
 from gprl_lightning.data.prompts import PromptLoader
 from gprl_lightning.errors import ConfigError
@@ -35,6 +33,8 @@ from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_source import PreferenceSource, as_module, source_in
 from gprl_lightning.modules.anchors import Anchors, of_this_process
+from gprl_lightning.modules.iteration_log import Laps, iteration_metrics
+from gprl_lightning.modules.minibatch_loss import MinibatchLoss, minibatch_sizes
 from gprl_lightning.modules.objective import OptimizerFactory, PolicyObjective
 from gprl_lightning.modules.partition import first_parts, micro_batches, minibatches
 from gprl_lightning.modules.parts import Parts
@@ -44,11 +44,7 @@ from gprl_lightning.modules.rollout_logprobs import (
     sampler_is_off,
 )
 from gprl_lightning.modules.scoring import embed_groups, groups_of
-from gprl_lightning.modules.statistics import (
-    UpdateStatistics,
-    mismatch_metrics,
-    score_metrics,
-)
+from gprl_lightning.modules.statistics import UpdateStatistics
 from gprl_lightning.rollout.ahead import Ahead, next_rollout
 from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.runtime.processes import (
@@ -146,28 +142,23 @@ class GPRLModule(PolicyObjective):
 
     def training_step(self, prompts: PromptBatch, batch_idx: int) -> dict[str, Iteration]:
         """Run one RL iteration (METHOD §2). Return what callbacks read of it."""
-        started, control = perf_counter(), self.control
-        rollout = next_rollout(self.sampler, self.policy, prompts, self.sampling, self.seed)
-        parts = self._first_parts(rollout)
-        rollout, check = confirm_old_logprobs(self.policy, rollout, parts, self.sampler_differs)
-        sampled = perf_counter()
+        laps = Laps()
+        rollout, check = self._sample(prompts)
+        laps.end(metrics.TIME_ROLLOUT)
         scored = self._score(rollout)
-        judged = perf_counter()
+        laps.end(metrics.TIME_SCORE)
         statistics = UpdateStatistics()
         for rows in minibatches(rollout, self.algorithm, self.seed, self._kept(scored)):
             self._update(scored, rows, statistics)
         report = statistics.report(self.algorithm.loss_aggregation, self.sampling.max_new_tokens)
-        check = check.with_update(report.ratio_error)
-        self.sampler_differs = sampler_is_off(check)
-        times = {
-            metrics.TIME_ROLLOUT: sampled - started,
-            metrics.TIME_SCORE: judged - sampled,
-            metrics.TIME_UPDATE: perf_counter() - judged,
-        }
-        self._log(scored, report, check, times)
-        group = GroupResult(scored, check, control)
-        signal = bool(scored.advantages.any())
-        return {ITERATION: Iteration(prompts.iteration, report, group, signal)}
+        laps.end(metrics.TIME_UPDATE)
+        return {ITERATION: self._finished(scored, report, check, laps.seconds)}
+
+    def _sample(self, prompts: PromptBatch) -> tuple[Rollout, LogprobCheck]:
+        """G responses to each prompt, with the log-probabilities that the update starts from."""
+        rollout = next_rollout(self.sampler, self.policy, prompts, self.sampling, self.seed)
+        parts = self._first_parts(rollout)
+        return confirm_old_logprobs(self.policy, rollout, parts, self.sampler_differs)
 
     @torch.no_grad()
     def _score(self, rollout: Rollout) -> ScoredRollout:
@@ -197,6 +188,23 @@ class GPRLModule(PolicyObjective):
             ),
         )
 
+    def _finished(
+        self,
+        scored: ScoredRollout,
+        report: UpdateReport,
+        check: LogprobCheck,
+        seconds: dict[str, float],
+    ) -> Iteration:
+        """What the iteration was like: logged, and returned for callbacks."""
+        check = check.with_update(report.ratio_error)
+        self.sampler_differs = sampler_is_off(check)
+        if self._trainer is not None:
+            rate = self.optimizer_and_schedule()[1].get_last_lr()[0]
+            self.log_dict(iteration_metrics(scored, report, check, self.correction, seconds, rate))
+        group = GroupResult(scored, check, self.control)
+        signal = bool(scored.advantages.any())
+        return Iteration(scored.rollout.prompts.iteration, report, group, signal)
+
     def _kept(self, scored: ScoredRollout) -> Tensor:
         """Return the update's groups: all, or with ``oversample`` those with a signal first."""
         keep = len(scored.advantages) // self.algorithm.oversample
@@ -223,43 +231,17 @@ class GPRLModule(PolicyObjective):
 
         They are clipped; returned is their norm before.
         """
-        tokens = scored.rollout.response_mask[rows].sum()
-        counts = torch.stack([torch.full_like(tokens, len(rows)), tokens])
-        num_rollouts, num_tokens = sum_over_processes(counts).tolist()
-        for micro in micro_batches(
-            rows, scored.rollout, self.algorithm, self.policy.shares_prompts
-        ):
-            self._accumulate(scored.rows(micro), num_rollouts, num_tokens, statistics)
+        loss = MinibatchLoss(
+            self.policy_loss, self.control.kl_coef, self.algorithm, self.sampling.max_new_tokens
+        )
+        sizes = minibatch_sizes(scored.rollout.response_mask[rows])
+        shared = self.policy.shares_prompts
+        for micro in micro_batches(rows, scored.rollout, self.algorithm, shared):
+            batch = scored.rows(micro)
+            terms = loss(self.policy, batch, sizes)
+            self.manual_backward(terms.loss)
+            statistics.add(batch, terms)
         return self.clipped_gradients()
-
-    def _accumulate(
-        self, batch: Minibatch, num_rollouts: int, num_tokens: int, statistics: UpdateStatistics
-    ) -> None:
-        cfg, mask, kl_coef = self.algorithm, batch.response_mask, self.control.kl_coef
-        longest = self.sampling.max_new_tokens
-        dtype = torch.promote_types(next(self.policy.parameters()).dtype, torch.float32)
-        weights = token_weights(
-            mask, cfg.loss_aggregation, num_rollouts, num_tokens, longest, dtype
-        )
-
-        def objective(logprobs: Tensor, batch: Minibatch) -> Tensor:
-            kl = kl_estimate(logprobs, batch.ref_logprobs, cfg.kl_estimator)
-            return batch.importance * self.policy_loss(logprobs, batch).loss + kl_coef * kl
-
-        logprobs, entropy = self.policy(
-            batch.prompt_ids,
-            batch.prompt_mask,
-            batch.response_ids,
-            mask,
-            slope_of(objective, batch, weights, self.policy_loss.reach),
-        )
-        logprobs = zero_outside(mask, logprobs)
-        terms = self.policy_loss(logprobs, batch)
-        kl = kl_estimate(logprobs, batch.ref_logprobs, cfg.kl_estimator)
-        policy_loss = masked_sum(batch.importance * terms.loss, weights, mask)
-        loss = policy_loss + kl_coef * masked_sum(kl, weights, mask)
-        self.manual_backward(loss)
-        statistics.add(batch, logprobs, loss, policy_loss, terms, kl, entropy, weights)
 
     # Lightning's hooks ----------------------------------------------------------------------------
 
@@ -307,25 +289,3 @@ class GPRLModule(PolicyObjective):
             self.sampler.load_state_dict(pending)
         if self.anchors:
             self.anchors.load_state_dict(of_this_process(checkpoint["anchors"]))
-
-    def _log(
-        self,
-        scored: ScoredRollout,
-        report: UpdateReport,
-        check: LogprobCheck,
-        times: dict[str, float],
-    ) -> None:
-        if self._trainer is None:
-            return
-        iteration = float(scored.rollout.prompts.iteration + 1)
-        values = {
-            **report.metrics,
-            **score_metrics(scored, times[metrics.TIME_ROLLOUT], sum_over_processes),
-            **times,
-            **mismatch_metrics(scored.rollout, self.correction, sum_over_processes),
-            metrics.LOGPROB_MISMATCH: check.mismatch,
-            metrics.LEARNING_RATE: self.optimizer_and_schedule()[1].get_last_lr()[0],
-            metrics.ITERATION: iteration,
-            "step": iteration,  # what loggers take as their x
-        }
-        self.log_dict(values)

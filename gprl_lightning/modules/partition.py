@@ -38,7 +38,7 @@ def micro_batches(
     algorithm: AlgorithmConfig,
     keep_groups: bool = False,
 ) -> list[Int[Tensor, " part"]]:
-    """Rows split by length, so that short responses do not pay for a long one's padding.
+    """Split rows by length, so that short responses do not pay for a long one's padding.
 
     No part has more than `micro_batch_size` rows, nor more than `micro_batch_tokens` tokens with
     padding: rows × (longest prompt + longest response). A single row above that is a part.
@@ -79,6 +79,7 @@ def micro_batches(
 def first_parts(
     rollout: Rollout, algorithm: AlgorithmConfig, seed: int, keep_groups: bool = False
 ) -> Iterator[Int[Tensor, " part"]]:
-    """The micro-batches of the first pass over all rows: forwards of the same shape round alike."""
+    """Return the micro-batches of the first pass over all rows: forwards of the same shape round
+    alike."""
     for rows in islice(minibatches(rollout, algorithm, seed), algorithm.minibatches):
         yield from micro_batches(rows, rollout, algorithm, keep_groups)

@@ -65,7 +65,7 @@ class PreferenceModule(LightningModule):
         self.held_out_loss, self.held_out_accuracy = MeanMetric(), MeanMetric()
 
     def scores(self, batch: PairBatch) -> Float[Tensor, " pairs"]:
-        """s(chosen ≻ rejected | x) of each pair."""
+        """Return s(chosen ≻ rejected | x) of each pair."""
         return pair_scores(*self.model(batch.texts))
 
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:

@@ -44,7 +44,8 @@ def sampler_is_off(check: LogprobCheck) -> bool:
 def logprobs_of(
     network: Any, rollout: Rollout, parts: Iterable[Int[Tensor, " rows"]]
 ) -> Float[Tensor, "rollouts tokens"]:
-    """log π of the rollout's tokens by `network`, in the given batches of rows; 0 on other rows."""
+    """Return log π of the rollout's tokens by `network`, in the given batches of rows; 0 on
+    other rows."""
     out = torch.zeros_like(rollout.old_logprobs)
     prompts = rollout.prompts
     for rows in parts:
@@ -65,7 +66,8 @@ def confirm_old_logprobs(
     parts: Iterable[Int[Tensor, " rows"]],
     differed: bool | None,
 ) -> tuple[Rollout, LogprobCheck]:
-    """The rollout with `old_logprobs` from which the first update's ratio is 1 within rounding.
+    """Return the rollout with `old_logprobs` from which the first update's ratio is 1 within
+    rounding.
 
     They are the sampler's own, unless those differ from the policy's: then all are recomputed in
     `parts`, the batches of the update, which makes the ratio exactly 1. The last iteration's check

@@ -13,7 +13,7 @@ from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.core.iteration import UpdateReport
 from gprl_lightning.core.losses import expected_weight_sums
 from gprl_lightning.core.options import LossAggregation
-from gprl_lightning.core.policy_loss import PolicyTerms
+from gprl_lightning.modules.minibatch_loss import LossTerms
 from gprl_lightning.modules.update_sums import UpdateSums
 from gprl_lightning.runtime.processes import max_over_processes, sum_over_processes
 from gprl_lightning.tracking import metrics
@@ -34,25 +34,16 @@ class UpdateStatistics:
         self.bad_rows: list[Tensor] = []
 
     @torch.no_grad()
-    def add(
-        self,
-        batch: Minibatch,
-        logprobs: Tensor,
-        loss: Tensor,
-        policy_loss: Tensor,
-        terms: PolicyTerms,
-        kl: Tensor,
-        entropy: Tensor,
-        weights: Tensor,
-    ) -> None:
-        """Add one micro-batch; `loss` and `policy_loss` are its share of the minibatch's."""
-        mask = batch.response_mask
+    def add(self, batch: Minibatch, terms: LossTerms) -> None:
+        """Add one micro-batch."""
+        mask, logprobs, entropy = batch.response_mask, terms.logprobs, terms.entropy
+        loss, policy_loss, weights = terms.loss, terms.policy_loss, terms.weights
         lengths = mask.sum(1)
         sums = UpdateSums(
             loss=loss,
             policy_loss=policy_loss,
-            kl=kl[mask].sum(),
-            clipped=terms.clipped[mask].sum(),
+            kl=terms.kl[mask].sum(),
+            clipped=terms.policy.clipped[mask].sum(),
             entropy=entropy[mask].sum(),
             tokens=mask.sum(),
             weights=weights.double().sum(),
@@ -69,7 +60,9 @@ class UpdateStatistics:
         checked = [old, reference, entropy[mask], batch.advantages, loss, policy_loss]
         self.finite = self.finite & torch.stack([t.isfinite().all() for t in checked]).all()
         if len(old):
-            self.ratio_max = torch.maximum(torch.as_tensor(self.ratio_max), terms.ratio[mask].max())
+            self.ratio_max = torch.maximum(
+                torch.as_tensor(self.ratio_max), terms.policy.ratio[mask].max()
+            )
             if not self.steps:
                 gaps = torch.stack([old.abs().max(), reference.abs().max()])
                 self.first = torch.maximum(torch.as_tensor(self.first), gaps)
@@ -126,7 +119,7 @@ def _weight_error(step: UpdateSums[float], aggregation: LossAggregation, max_tok
 def score_metrics(
     scored: ScoredRollout, seconds: float, all_reduce: AllReduce
 ) -> dict[str, Tensor]:
-    """Scores and advantages per axis, lengths, truncation and speed of one rollout."""
+    """Return scores and advantages per axis, lengths, truncation and speed of one rollout."""
     rollout, axes = scored.rollout, scored.group_scores.shape[-1]
     groups, size = scored.advantages.shape
     tokens = rollout.response_mask.sum()

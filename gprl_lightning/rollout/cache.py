@@ -74,8 +74,8 @@ def _with_room(
 
 
 def make_cache(config: PretrainedConfig) -> Cache:
-    """A buffered cache where every layer is plain or sliding-window attention; else Hugging Face's
-    own, which knows the state of recurrent and other layers."""
+    """Return a buffered cache where every layer is plain or sliding-window attention; else
+    Hugging Face's own, which knows the state of recurrent and other layers."""
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     if kinds <= {"full_attention", "sliding_attention"}:

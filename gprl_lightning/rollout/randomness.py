@@ -37,7 +37,7 @@ def _mix(bits: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
 def stream_keys(
     seed: int, iteration: int, uids: Int[Tensor, " rows"], response_index: Int[Tensor, " rows"]
 ) -> Int[Tensor, " rows"]:
-    """One 64-bit key for each response, from which `draw` makes its numbers.
+    """Return one 64-bit key for each response, from which `draw` makes its numbers.
 
     Args:
         seed: the run's seed.
@@ -53,7 +53,7 @@ def stream_keys(
 
 
 def draw(keys: Int[Tensor, " rows"], step: int) -> Float[Tensor, " rows"]:
-    """One float32 in (0, 1) per row: SplitMix64 (Steele et al. 2014) at ``step``.
+    """Draw one float32 in (0, 1) per row: SplitMix64 (Steele et al. 2014) at ``step``.
 
     23 bits, centred in their cells, so that neither 0 nor 1 can come out.
     """
@@ -68,5 +68,5 @@ def uniforms(
     response_index: Int[Tensor, " rows"],
     step: int,
 ) -> Float[Tensor, " rows"]:
-    """`draw` of `stream_keys`: the number of each row at one step, in (0, 1). Ours."""
+    """Return `draw` of `stream_keys`: the number of each row at one step, in (0, 1). Ours."""
     return draw(stream_keys(seed, iteration, uids, response_index), step)

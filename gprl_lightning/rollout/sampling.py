@@ -15,7 +15,7 @@ def sample_tokens(
     top_k: int = 0,
     min_p: float = 0.0,
 ) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
-    """One token per row by inverse CDF, and its log-probability (nats) *before* the filters.
+    """Draw one token per row by inverse CDF, and its log-probability (nats) *before* the filters.
 
     The log-probability is that of softmax(logits / temperature), the distribution that is trained;
     the filters shape only what is drawn. Cheaper than softmax and multinomial. Ours.
@@ -56,7 +56,7 @@ def sample_tokens(
 def filter_floor(
     weights: Float[Tensor, "rows vocab"], top_p: float, top_k: int, min_p: float
 ) -> Float[Tensor, "rows 1"]:
-    """The least weight that survives top-k, then top-p of what is left, then min-p.
+    """Return the least weight that survives top-k, then top-p of what is left, then min-p.
 
     Tokens of equal weight share their fate: at a tie on the border all of them stay. ``weights``
     need not sum to 1. The order is that of Hugging Face's ``generate``.

@@ -83,7 +83,7 @@ class Server:
             raise Gone(f"{self.url}{path}: {type(error).__name__}: {error}") from error
 
     def post(self, path: str, body: object = None, **query: str) -> Any:
-        """`call` by POST."""
+        """Call it by POST."""
         return self.call(
             "POST", path + (f"?{urllib.parse.urlencode(query)}" if query else ""), body
         )

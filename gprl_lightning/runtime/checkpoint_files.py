@@ -10,12 +10,12 @@ from gprl_lightning.errors import CheckpointCorrupt, ConfigError
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first."""
+    """Return the checkpoints in a folder, oldest first."""
     return sorted(folder.glob("iteration_*.ckpt"))
 
 
 def iteration_of(file: Path) -> int:
-    """How many iterations are done in a checkpoint, by its name."""
+    """Return how many iterations are done in a checkpoint, by its name."""
     digits = file.stem.rpartition("_")[2]
     if not digits.isdigit():
         raise ConfigError(
@@ -26,7 +26,8 @@ def iteration_of(file: Path) -> int:
 
 
 def damage(file: Path) -> str | None:
-    """What is wrong with a checkpoint, or None: PyTorch's files are zip archives with checksums."""
+    """Return what is wrong with a checkpoint, or None: PyTorch's files are zip archives with
+    checksums."""
     try:
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()
@@ -36,7 +37,7 @@ def damage(file: Path) -> str | None:
 
 
 def checkpoint_to_resume(ckpt_path: str | None, folder: Path) -> Path | None:
-    """The file to go on from; None: start from the beginning.
+    """Return the file to go on from; None: start from the beginning.
 
     Args:
         ckpt_path: a file; or a run's folder, for its newest whole checkpoint. None: this run's own

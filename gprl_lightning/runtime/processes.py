@@ -11,17 +11,17 @@ from torch import distributed as dist
 
 
 def several() -> bool:
-    """Whether this is one of several processes."""
+    """Return True if this is one of several processes."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """The sum of `tensor` over all processes, the same on each."""
+    """Return the sum of `tensor` over all processes, the same on each."""
     return _reduced(tensor, dist.ReduceOp.SUM)
 
 
 def max_over_processes(tensor: Tensor) -> Tensor:
-    """The largest of each entry over all processes, the same on each."""
+    """Return the largest of each entry over all processes, the same on each."""
     return _reduced(tensor, dist.ReduceOp.MAX)
 
 
@@ -43,7 +43,7 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def of_every_process(value: Any) -> list[Any]:
-    """One picklable value per process, in the order of their ranks."""
+    """Return one picklable value per process, in the order of their ranks."""
     if not several():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -52,12 +52,12 @@ def of_every_process(value: Any) -> list[Any]:
 
 
 def processes() -> int:
-    """How many processes there are."""
+    """Return how many processes there are."""
     return dist.get_world_size() if several() else 1
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if several() else 0
 
 

@@ -12,7 +12,8 @@ KINDS: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "pytorch": PyTorch
 
 
 def make_profiler(kind: str | None, folder: Path) -> Profiler | None:
-    """Lightning's profiler of that name, with its table in ``fit-profile.txt`` of ``folder``.
+    """Return Lightning's profiler of that name, with its table in ``fit-profile.txt`` of
+    ``folder``.
 
     ``simple`` times the hooks of the training loop; ``pytorch`` every operator of some steps, with
     a trace beside the table for chrome://tracing.

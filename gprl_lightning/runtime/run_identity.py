@@ -58,7 +58,7 @@ class RunIdentity:
 
 
 def flattened(config: Any, key: str = "") -> dict[str, Any]:
-    """Nested sections as one level of dotted keys."""
+    """Return nested sections as one level of dotted keys."""
     return dict(_leaves(config, key))
 
 
@@ -86,7 +86,7 @@ class Header:
 
 
 def as_saved(header: Header) -> dict[str, Any]:
-    """Plain values, for a checkpoint."""
+    """Return plain values, for a checkpoint."""
     return {"format": FORMAT, **asdict(header)}
 
 
@@ -118,7 +118,7 @@ def header_in(file: Path) -> Header:
 
 
 def from_saved(saved: dict[str, Any]) -> Header | None:
-    """The header in the values of `as_saved`; None if they are not one."""
+    """Return the header in the values of `as_saved`; None if they are not one."""
     try:
         identity = None if saved["identity"] is None else RunIdentity(**saved["identity"])
         header = Header(saved["iteration"], saved["rows"], identity)

@@ -33,7 +33,7 @@ MAX_PHRASES = 0.35  # a word that goes with a greater share of subjects and deta
 
 
 def find_related(answers: Sequence[tuple[Request, str]]) -> dict[str, list[str]]:
-    """For each subject and detail, the words most tied to it, by log-likelihood."""
+    """Find, for each subject and detail, the words most tied to it, by log-likelihood."""
     phrases = {p for subjects, details in FAMILIES.values() for p in (*subjects, *details)}
     own = {word for phrase in phrases for word in phrase.split()}
     everywhere: Counter[str] = Counter()
@@ -65,7 +65,7 @@ def sample_answers(
     seed: int = 0,
     temperature: float = 1.0,
 ) -> list[list[str]]:
-    """`per_request` sampled answers of a language model to each request."""
+    """Sample `per_request` answers of a language model to each request."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(seed)
@@ -97,7 +97,7 @@ def sample_answers(
 def correlations(
     judge: GoldJudge, requests: Sequence[Request], answers: Sequence[Sequence[str]]
 ) -> np.ndarray:
-    """Pearson correlations between axes over all answers, [axes, axes]."""
+    """Return Pearson correlations between axes over all answers, [axes, axes]."""
     rows = [
         list(judge.axes(r, a).values())
         for r, group in zip(requests, answers, strict=True)
@@ -109,7 +109,7 @@ def correlations(
 def cyclic_share(
     judge: GoldJudge, requests: Sequence[Request], answers: Sequence[Sequence[str]]
 ) -> float:
-    """The share of triads of answers to one request that the judge puts in a circle."""
+    """Return the share of triads of answers to one request that the judge puts in a circle."""
     cyclic = total = 0
     for request, group in zip(requests, answers, strict=True):
         for a, b, c in itertools.combinations(dict.fromkeys(group), 3):

@@ -74,7 +74,8 @@ class Example:
 
 
 def right_voice(request: Request, text: str) -> bool:
-    """A reply addresses the guest, sorry or glad as need be; nothing else speaks of a guest."""
+    """Return a reply addresses the guest, sorry or glad as need be; nothing else speaks of a
+    guest."""
     about_guest = _GUEST.search(text.lower().replace("guest house", "")) is not None
     if request.task not in ("complaint", "praise"):
         return not about_guest and not re.match(r"(?:Thank|We are|Our)\b", text)
@@ -106,7 +107,7 @@ def _good_sentences(text: str, known: frozenset[str]) -> list[str]:
 
 
 def clean(request: Request, raw: str, known: frozenset[str]) -> str | None:
-    """The good sentences of a raw answer, or None where they do not make an answer."""
+    """Return the good sentences of a raw answer, or None where they do not make an answer."""
     text = " ".join(_good_sentences(raw, known))
     if len(words(text)) < MIN_WORDS or not right_voice(request, text):
         return None
@@ -119,7 +120,8 @@ def clean(request: Request, raw: str, known: frozenset[str]) -> str | None:
 
 
 def read_raw(paths: Iterable[Path]) -> Iterator[tuple[Request, str]]:
-    """The (request, raw answer) pairs of JSON-lines files; a broken last line is passed over."""
+    """Return the (request, raw answer) pairs of JSON-lines files; a broken last line is passed
+    over."""
     for path in paths:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -133,7 +135,7 @@ def read_raw(paths: Iterable[Path]) -> Iterator[tuple[Request, str]]:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """The examples of a JSON-lines file."""
+    """Return the examples of a JSON-lines file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [Example(**json.loads(line)) for line in lines]
 
@@ -144,7 +146,7 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
 
 
 def filter_corpus(raw: Iterable[tuple[Request, str]]) -> list[Example]:
-    """All good answers among the raw ones, each text once."""
+    """Return all good answers among the raw ones, each text once."""
     rows = list(raw)
     minimum = math.ceil(MIN_WORD_SHARE * len(rows))
     known = common_words((text for _, text in rows), minimum)
@@ -158,7 +160,8 @@ def filter_corpus(raw: Iterable[tuple[Request, str]]) -> list[Example]:
 
 
 def without_lone_words(examples: Iterable[Example]) -> list[Example]:
-    """The examples all of whose words another one uses too: a word seen once is not learnt."""
+    """Return the examples all of whose words another one uses too: a word seen once is not
+    learnt."""
     rows = [(example, {w.lower() for w in words(example.response)}) for example in examples]
     counts = Counter(word for _, found in rows for word in found)
     return [example for example, found in rows if all(counts[word] > 1 for word in found)]

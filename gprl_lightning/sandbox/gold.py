@@ -37,19 +37,20 @@ def _vader():
 
 @lru_cache(maxsize=1)
 def ngram_model() -> NgramModel:
-    """The packaged trigram model."""
+    """Return the packaged trigram model."""
     return NgramModel.load(ASSETS / "ngram.npz")
 
 
 @lru_cache(maxsize=1)
 def related_words() -> dict[str, frozenset[str]]:
-    """For each subject and detail, the words that go with it in the corpus."""
+    """Return, for each subject and detail, the words that go with it in the corpus."""
     found = json.loads((ASSETS / "related_words.json").read_text(encoding="utf-8"))
     return {phrase: frozenset(related) for phrase, related in found.items()}
 
 
 def sentiment(request: Request, text: str) -> float:
-    """How kind the text sounds, in (-1, 1): VADER's compound score, flattened towards its ends."""
+    """Return how kind the text sounds, in (-1, 1): VADER's compound score, flattened towards its
+    ends."""
     return math.tanh(1.5 * _vader().polarity_scores(text)["compound"])
 
 
@@ -64,7 +65,7 @@ def relevance(request: Request, text: str) -> float:
 
 
 def diversity(request: Request, text: str) -> float:
-    """One less the repeated words and word pairs beyond what the text's length excuses."""
+    """Return one less the repeated words and word pairs beyond what the text's length excuses."""
     found = [word.lower() for word in words(text)]
     if len(found) < 2:
         return 0.0
@@ -75,12 +76,13 @@ def diversity(request: Request, text: str) -> float:
 
 
 def length(request: Request, text: str) -> float:
-    """A smooth bump around a target number of words, in (0, 1]."""
+    """Return a smooth bump around a target number of words, in (0, 1]."""
     return math.exp(-0.5 * ((len(words(text)) - TARGET_WORDS) / WORDS_WIDTH) ** 2)
 
 
 def fluency(request: Request, text: str) -> float:
-    """Nats per token that the trigram model gains over single words: rare words cost nothing.
+    """Return the nats per token that the trigram model gains over single words: rare words cost
+    nothing.
 
     The syntactic log-odds ratio (SLOR: Pauls and Klein 2012; Lau et al. 2017), each token's gain
     capped, so that a stock phrase is worth no more than a good one (ours).
@@ -135,7 +137,7 @@ class GoldJudge:
         return tuple(axis.__name__ for axis in self._axes)
 
     def axes(self, request: Request, text: str) -> dict[str, float]:
-        """The value of every axis, by name."""
+        """Return the value of every axis, by name."""
         key = (request, text)
         found = self._seen.get(key)
         if found is None:
@@ -144,7 +146,7 @@ class GoldJudge:
         return found
 
     def z_sum(self, request: Request, text: str) -> float:
-        """The sum of the axes in standard deviations from the reference mean."""
+        """Return the sum of the axes in standard deviations from the reference mean."""
         return sum(self._z(name, value) for name, value in self.axes(request, text).items())
 
     def _z(self, name: str, value: float) -> float:
@@ -157,7 +159,8 @@ class GoldJudge:
         return (x * v > y * u) - (x * v < y * u)
 
     def prefer(self, request: Request, a: str, b: str) -> float:
-        """1.0 if `a` is better than `b`, 0.0 if worse: more votes, then the greater z-score sum.
+        """Return 1.0 if `a` is better than `b`, 0.0 if worse: more votes, then the greater z-score
+        sum.
 
         0.5 only where both count the same, as for identical texts.
         """
@@ -171,7 +174,7 @@ class GoldJudge:
         return 0.5 if margin == 0 else float(margin > 0)
 
     def request_of(self, prompt_text: str) -> Request:
-        """The request whose text is this user message.
+        """Return the request whose text is this user message.
 
         Raises:
             ValueError: if it is not one of the sandbox's requests, which alone the gold can judge.

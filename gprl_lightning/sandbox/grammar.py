@@ -141,7 +141,8 @@ _CHOICES = {
 
 
 def answer(request: Request, rng: random.Random) -> str:
-    """One answer of one to three sentences; a reply is sorry or glad, anything else either."""
+    """Return one answer of one to three sentences; a reply is sorry or glad, anything else
+    either."""
     tones = [tone for task, tone in _CHOICES if task == request.task]
     tone = rng.choice(tones)
     openings, middles, closings = _CHOICES[request.task, tone]

@@ -26,7 +26,7 @@ _TOKEN = re.compile(r"[a-z]+(?:['-][a-z]+)*|[.,!?;:]|[^\sa-z]+")
 
 
 def ngram_tokens(text: str) -> list[str]:
-    """Lower-case words and punctuation marks."""
+    """Return lower-case words and punctuation marks."""
     return _TOKEN.findall(text.lower())
 
 
@@ -75,7 +75,7 @@ class NgramModel:
         return cls(vocabulary, [math.log(p) for p in probability], *logs)
 
     def token_log_probs(self, text: str) -> list[float]:
-        """ln P of each token of the text and of its end, in nats."""
+        """Return ln P of each token of the text and of its end, in nats."""
         get = self.vocabulary.get
         u = v = BEGIN
         found = []
@@ -97,7 +97,7 @@ class NgramModel:
         return sum(found) / len(found)
 
     def save(self, path: Path) -> None:
-        """One compressed ``.npz``, values in float16."""
+        """Write one compressed ``.npz``, values in float16."""
         arrays: dict[str, Any] = {
             "words": np.array("\n".join(self.vocabulary)),
             "unigram": np.array(self.unigram, np.float16),

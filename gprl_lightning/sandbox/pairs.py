@@ -52,7 +52,7 @@ def label_pairs(
     label_noise: float = 0.0,
     length_bias: float = 0.0,
 ) -> list[PreferencePair]:
-    """``count`` pairs of responses that the judge tells apart.
+    """Return ``count`` pairs of responses that the judge tells apart.
 
     Every prompt gives about equally many pairs. Each has the judge's verdict on every axis of its
     own as attributes.

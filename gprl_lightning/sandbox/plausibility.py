@@ -36,7 +36,7 @@ MIN_WORST, MIN_MEAN = -6.0, -2.4  # nats
 def token_log_probs(
     model, tokenizer, request: Request, answers: Sequence[str]
 ) -> list[Float[Tensor, " tokens"]]:
-    """ln P of each token of each answer to one request, in nats, under the teacher."""
+    """Return ln P of each token of each answer to one request, in nats, under the teacher."""
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": request.text}]
     chat = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     prompt = tokenizer(chat, return_tensors="pt", add_special_tokens=False).input_ids
@@ -57,13 +57,13 @@ def token_log_probs(
 
 
 def plausible(logprobs: Float[Tensor, " tokens"]) -> bool:
-    """Whether neither one token nor the whole of an answer is unlikely."""
+    """Return True if neither one token nor the whole of an answer is unlikely."""
     rest = logprobs[OPENING_TOKENS:] if len(logprobs) > OPENING_TOKENS + 1 else logprobs
     return float(rest.min()) >= MIN_WORST and float(rest.mean()) >= MIN_MEAN
 
 
 def judge(model, tokenizer, examples: Sequence[Example]) -> Iterator[tuple[Example, bool]]:
-    """Each example with its verdict, grouped by request."""
+    """Return each example with its verdict, grouped by request."""
     groups: defaultdict[Request, list[Example]] = defaultdict(list)
     for example in examples:
         groups[example.request].append(example)

@@ -26,7 +26,8 @@ GOLD_DATA = ("gold_scales.json", "related_words.json", "ngram.npz")
 
 
 def sandbox_pairs(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """(train, held-out) pairs of the starting policy's answers to train requests, gold-labelled.
+    """Return (train, held-out) pairs of the starting policy's answers to train requests,
+    gold-labelled.
 
     The held-out pairs are about other requests than the train pairs.
     """
@@ -51,7 +52,8 @@ def _rows(file: Path) -> int:
 
 
 def pairs_fingerprint(config: Config) -> str:
-    """A hash of what the pairs depend on: policy weights, the gold, and the options of sampling."""
+    """Return a hash of what the pairs depend on: policy weights, the gold, and the options of
+    sampling."""
     policy = Path(policy_folder(config.policy.path, config.paths.cache))
     digest = hashlib.sha256()
     for file in sorted([*policy.glob("*.safetensors"), policy / "tokenizer.json"]):
@@ -109,7 +111,7 @@ def _write(file: Path, pairs: list[PreferencePair]) -> None:
 
 
 def starting_policy(config: Config) -> Policy:
-    """The policy as it starts, without adapters, on the GPU where there is one."""
+    """Return the policy as it starts, without adapters, on the GPU where there is one."""
     plain = PolicyConfig(dtype=_dtype(config), attention=config.policy.attention)
     folder = policy_folder(config.policy.path, config.paths.cache)
     policy = load_policy(plain, folder, config.rollout.temperature)

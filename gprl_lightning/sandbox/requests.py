@@ -65,7 +65,7 @@ class Request:
 
 
 def all_requests() -> list[Request]:
-    """Every task × subject × detail, in a fixed order (1,440 requests)."""
+    """Return every task × subject × detail, in a fixed order (1,440 requests)."""
     return [
         Request(task, subject, detail)
         for subjects, details in FAMILIES.values()
@@ -76,7 +76,7 @@ def all_requests() -> list[Request]:
 
 
 def split_requests() -> tuple[list[Request], list[Request]]:
-    """The (train, held-out) requests: disjoint, fixed for ever, every word seen in train."""
+    """Return the (train, held-out) requests: disjoint, fixed for ever, every word seen in train."""
     requests = all_requests()
     random.Random(SPLIT_SEED).shuffle(requests)
     return requests[HELD_OUT:], requests[:HELD_OUT]

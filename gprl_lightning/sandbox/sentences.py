@@ -86,31 +86,31 @@ COMMON = frozenset(_COMMON.split())
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, as written."""
+    """Return the words of a text, as written."""
     return _WORD.findall(text)
 
 
 def content_counts(text: str) -> Counter[str]:
-    """How often each word that carries meaning occurs, in lower case."""
+    """Return how often each word that carries meaning occurs, in lower case."""
     found = (word.lower() for word in words(text) if len(word) > 3)
     return Counter(word for word in found if word not in COMMON)
 
 
 def tidy(text: str) -> str:
-    """Straight quotes, single spaces, verbs that agree; nothing after the first line."""
+    """Return straight quotes, single spaces, verbs that agree; nothing after the first line."""
     text = _PLURAL.sub(lambda match: f"{match[1]} {'were' if match[2] == 'was' else 'are'}", text)
     lines = text.replace("\u2019", "'").replace("\u2018", "'").strip().split("\n")
     return re.sub(r" +", " ", lines[0]).strip()
 
 
 def mentions(text: str, phrase: str) -> bool:
-    """Whether a text names a subject or a detail, in the singular or the plural."""
+    """Return True if a text names a subject or a detail, in the singular or the plural."""
     stem = phrase.removesuffix("s")
     return re.search(rf"\b{re.escape(stem)}(?:s|es)?\b", text, re.IGNORECASE) is not None
 
 
 def common_words(texts: Iterable[str], minimum: int) -> frozenset[str]:
-    """The lower-cased words that at least `minimum` texts use, and those of the requests."""
+    """Return the lower-cased words that at least `minimum` texts use, and those of the requests."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update({word.lower() for word in words(tidy(text))})
@@ -121,7 +121,8 @@ def common_words(texts: Iterable[str], minimum: int) -> frozenset[str]:
 
 
 def good_sentence(sentence: str, known: frozenset[str]) -> bool:
-    """Whether a sentence is plain, whole English of known words, without a stutter or meta talk."""
+    """Return True if a sentence is plain, whole English of known words, without a stutter or
+    meta talk."""
     found = words(sentence)
     if not MIN_SENTENCE_WORDS <= len(found) <= MAX_SENTENCE_WORDS:
         return False

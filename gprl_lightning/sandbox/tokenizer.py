@@ -18,7 +18,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-pair tokenizer over printable ASCII; others are folded to it, or to ``?``."""
+    """Return a byte-pair tokenizer over printable ASCII; others are folded to it, or to ``?``."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence(
         [

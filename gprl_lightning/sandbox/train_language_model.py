@@ -43,7 +43,7 @@ PROMPT_LOSS_WEIGHT = 0.1  # prompts are few and fixed; a little weight shapes th
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, intermediate: int):
-    """A randomly initialised Llama with tied embeddings and heads of 32."""
+    """Return a randomly initialised Llama with tied embeddings and heads of 32."""
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers,
         intermediate_size=intermediate, num_attention_heads=hidden // 32,
@@ -56,7 +56,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, in
 def with_other_subject(
     example: Example, allowed: frozenset[Request], rng: random.Random
 ) -> Example:
-    """The example about another subject of its family, if the answer names its subject plainly."""
+    """Return the example about another subject of its family, if the answer names its subject
+    plainly."""
     subjects = next(s for s, _ in FAMILIES.values() if example.subject in s)
     other = rng.choice(subjects)
     changed = re.sub(rf"\b{example.subject}\b", other, example.response)
@@ -68,7 +69,8 @@ def with_other_subject(
 def epoch_examples(
     corpus: list[Example], grammar_share: float, rng: random.Random
 ) -> list[Example]:
-    """One pass: every corpus answer, half with another subject, and fresh grammar answers."""
+    """Return one pass: every corpus answer, half with another subject, and fresh grammar
+    answers."""
     train = split_requests()[0]
     allowed = frozenset(train)
     rows = [with_other_subject(e, allowed, rng) if rng.random() < 0.5 else e for e in corpus]
@@ -83,7 +85,8 @@ def epoch_examples(
 def encode(
     tokenizer: PreTrainedTokenizerFast, examples: list[Example]
 ) -> list[tuple[list[int], int]]:
-    """Token ids of prompt and answer, and where the answer starts; too long ones are left out."""
+    """Return token ids of prompt and answer, and where the answer starts; too long ones are left
+    out."""
     prompts: list[list[int]] = tokenizer([e.request.text for e in examples])["input_ids"]
     answers: list[list[int]] = tokenizer([e.response for e in examples])["input_ids"]
     return [
@@ -96,7 +99,8 @@ def encode(
 def batches(
     rows: list[tuple[list[int], int]], tokens: int, rng: random.Random
 ) -> Iterator[tuple[Int[Tensor, "rows length"], Float[Tensor, "rows length"]]]:
-    """Batches of rows of about equal length: ids and loss weights, [rows, length], 0 on pads."""
+    """Yield batches of rows of about equal length: ids and loss weights, [rows, length], 0 on
+    pads."""
     order = sorted(rows, key=lambda row: len(row[0]) + 4 * rng.random())
     found, start = [], 0
     while start < len(order):
@@ -123,7 +127,8 @@ def with_noise(
     share: float,
     vocabulary: int,
 ) -> Int[Tensor, "rows length"]:
-    """The inputs with a share of the answers' tokens drawn at random: a guard against rote."""
+    """Return the inputs with a share of the answers' tokens drawn at random: a guard against
+    rote."""
     replaced = (torch.rand(ids.shape) < share) & (weights == 1.0)
     return torch.where(replaced, torch.randint(len(SPECIAL), vocabulary, ids.shape), ids)
 
@@ -143,7 +148,7 @@ def weighted_loss(
 
 @torch.inference_mode()
 def held_out_loss(model: LlamaForCausalLM, rows: list[tuple[list[int], int]]) -> float:
-    """Nats per answer token on examples that were not trained on."""
+    """Return nats per answer token on examples that were not trained on."""
     total = count = 0.0
     for ids, weights in batches(rows, 8192, random.Random(0)):
         weights = (weights == 1.0).float()
@@ -153,7 +158,7 @@ def held_out_loss(model: LlamaForCausalLM, rows: list[tuple[list[int], int]]) ->
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 60) -> float:
-    """Linear warm-up, then a cosine to a twentieth of the peak."""
+    """Return the rate of a linear warm-up, then of a cosine to a twentieth of the peak."""
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)

@@ -113,16 +113,16 @@ CLAIMS = (
 
 
 def name_of(arm: str) -> str:
-    """What the page calls an arm, with the other overrides that its grid goes over."""
+    """Return what the page calls an arm, with the other overrides that its grid goes over."""
     preset, _, setting = arm.partition(" ")
     name = NAMES.get(preset, preset)
     return f"{name}, {setting}" if setting else name
 
 
 def claims_for(arms: Sequence[str]) -> list[Claim]:
-    """The claims that the arms allow to test, in each setting that the grid goes over; then every
-    arm against GRPO + BT, and full against every arm, where no claim has the pair yet. Of a grid
-    with neither, each against its first."""
+    """Return the claims that the arms allow to test, in each setting that the grid goes over;
+    then every arm against GRPO + BT, and full against every arm, where no claim has the pair
+    yet. Of a grid with neither, each against its first."""
     settings = dict.fromkeys(arm.partition(" ")[1] + arm.partition(" ")[2] for arm in arms)
     claims = [
         replace(c, arm=c.arm + s, against=c.against + s, says=c.says + s.replace(" ", ", "))

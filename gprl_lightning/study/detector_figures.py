@@ -21,7 +21,8 @@ SHOWN = ("variance_share", "surprise")  # the detectors whose streams are drawn
 def write_figure(
     file: Path, rows: Sequence[dict[str, Any]], found: Sequence[Any], target: float
 ) -> None:
-    """Two heat maps of detection rates, false alarms, and an example stream by two detectors."""
+    """Draw two heat maps of detection rates, false alarms, and an example stream by two
+    detectors."""
     import matplotlib
 
     matplotlib.use("Agg")

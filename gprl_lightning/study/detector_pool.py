@@ -25,7 +25,7 @@ POOL_SEED = 99  # keeps this sampling apart from that of pairs, whose seeds are 
 
 
 def study_pool(config: Config) -> Pool:
-    """The pool of ``detectors``, from the cache or made now."""
+    """Return the pool of ``detectors``, from the cache or made now."""
     stem = Path(config.paths.cache) / f"detector_pool_{_fingerprint(config)}"
     stem.parent.mkdir(parents=True, exist_ok=True)
     file = stem.with_suffix(".pt")

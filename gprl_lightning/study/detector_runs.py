@@ -107,7 +107,7 @@ def traces_of(runs: Sequence[Replayed], detector: str) -> list[Trace]:
 
 
 def run_rows(runs: Sequence[Replayed]) -> list[Row]:
-    """One row per run and detector: when its own threshold would have alarmed."""
+    """Return one row per run and detector: when its own threshold would have alarmed."""
     rows = []
     for run in runs:
         for name, watch in run.watches.items():
@@ -119,7 +119,8 @@ def run_rows(runs: Sequence[Replayed]) -> list[Row]:
 
 
 def roc_rows(runs: Sequence[Replayed], share: float) -> list[Row]:
-    """One row per detector: by thresholds of other clusters, and by its own on healthy runs."""
+    """Return one row per detector: by thresholds of other clusters, and by its own on healthy
+    runs."""
     rows = []
     for name in runs[0].watches:
         traces = traces_of(runs, name)

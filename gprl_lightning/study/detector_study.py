@@ -84,7 +84,8 @@ def detector_study(config: Config, cfg: DictConfig, folder: Path) -> float:
 
 
 def scenarios(config: Config) -> list[Scenario]:
-    """Healthy ones; each exploit as the preference model takes it; and each with axes pushed."""
+    """Return healthy scenarios, each exploit as the preference model takes it, and each with
+    axes pushed."""
     options = config.detectors
     learning = options.learning
     exploits = [
@@ -101,7 +102,7 @@ def scenarios(config: Config) -> list[Scenario]:
 def watched(
     pool: Pool, scenario: Scenario, shape: Shape, settings: DriftSettings, seeds: int, first: int
 ) -> Watched:
-    """The scenario's streams, from seed ``first`` on, read by every detector."""
+    """Return the scenario's streams, from seed ``first`` on, read by every detector."""
     streams = [draw(pool, scenario, shape, first + seed) for seed in range(seeds)]
     watches = {d.__name__: [d(stream, settings) for stream in streams] for d in DETECTORS}
     return Watched(scenario, streams, watches)
@@ -135,7 +136,8 @@ def by_one_rule(found: Sequence[Watched], share: float) -> list[Watched]:
 
 
 def rows_of(found: Watched, settings: DriftSettings, onset: int) -> Iterator[Row]:
-    """One row per detector; none of an exploit that costs no gold, which nobody need detect."""
+    """Return one row per detector; none of an exploit that costs no gold, which nobody need
+    detect."""
     scenario = found.scenario
     limit = None if scenario.healthy else loss_step(found.gold, onset)
     if limit is None and not scenario.healthy:
@@ -165,7 +167,7 @@ def rows_of(found: Watched, settings: DriftSettings, onset: int) -> Iterator[Row
 
 
 def overall(rows: Sequence[Row]) -> dict[str, tuple[float, str]]:
-    """By detector: the share of exploited streams detected, and a line for the table."""
+    """Return, by detector, the share of exploited streams detected, and a line for the table."""
     out: dict[str, tuple[float, str]] = {}
     for name in dict.fromkeys(row["detector"] for row in rows):
         mine = [row for row in rows if row["detector"] == name]
@@ -191,7 +193,8 @@ def overall(rows: Sequence[Row]) -> dict[str, tuple[float, str]]:
 
 
 def plant_rows(pool: Pool) -> Iterator[Row]:
-    """What each plant does to a response: gold, length, surprise, and what the model says of it."""
+    """Return what each plant does to a response: gold, length, surprise, and what the model says
+    of it."""
     clean = pool.clean
     for version, measured in pool.exploited.items():
         yield {

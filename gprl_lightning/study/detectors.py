@@ -39,7 +39,7 @@ class Watch:
         return self.statistic > self.threshold
 
     def first_alarm(self) -> int | None:
-        """The first step above the threshold."""
+        """Return the first step above the threshold."""
         steps = self.active.nonzero()[:, 0]
         return int(steps[0]) if len(steps) else None
 
@@ -48,34 +48,34 @@ Detector = Callable[[Evidence, DriftSettings], Watch]
 
 
 def variance_share(evidence: Evidence, settings: DriftSettings) -> Watch:
-    """GPRL's statistic: divergence of the axes' shares of the raw variance from α(0)."""
+    """Return GPRL's statistic: divergence of the axes' shares of the raw variance from α(0)."""
     shares = floored_share(evidence.variance, settings.share_floor)
     return _distance(shares, settings, divergence)
 
 
 def weighted_share(evidence: Evidence, settings: DriftSettings) -> Watch:
-    """The same, of variances weighted by λ²."""
+    """Return the same, of variances weighted by λ²."""
     shares = floored_share(evidence.weighted_variance, settings.share_floor)
     return _distance(shares, settings, divergence)
 
 
 def anchored(evidence: Evidence, settings: DriftSettings) -> Watch:
-    """Distance of the anchored score, over all axes, from its calibration mean."""
+    """Return the distance of the anchored score, over all axes, from its calibration mean."""
     return _distance(evidence.anchored, settings, _euclidean)
 
 
 def kl_trigger(evidence: Evidence, settings: DriftSettings) -> Watch:
-    """The smoothed KL to the reference, of a run: a planted stream has none to measure."""
+    """Return the smoothed KL to the reference, of a run: a planted stream has none to measure."""
     return _level(evidence.kl, settings)
 
 
 def clock(evidence: Evidence, settings: DriftSettings) -> Watch:
-    """The number of the step: an alarm at the same time in every run."""
+    """Return the number of the step: an alarm at the same time in every run."""
     return Watch(torch.arange(len(evidence.kl), dtype=torch.float64), math.inf)
 
 
 def disagreement(evidence: Evidence, settings: DriftSettings) -> Watch:
-    """How far an ensemble's win probabilities lie apart, smoothed.
+    """Return how far an ensemble's win probabilities lie apart, smoothed.
 
     Raises:
         ValueError: there is no ensemble.
@@ -86,12 +86,12 @@ def disagreement(evidence: Evidence, settings: DriftSettings) -> Watch:
 
 
 def mean_length(evidence: Evidence, settings: DriftSettings) -> Watch:
-    """Distance of the mean response length from its calibration mean."""
+    """Return the distance of the mean response length from its calibration mean."""
     return _distance(evidence.length[:, None], settings, _euclidean)
 
 
 def surprise(evidence: Evidence, settings: DriftSettings) -> Watch:
-    """Ours: the rise of -log π_ref above its lowest level."""
+    """Return the rise of -log π_ref above its lowest level. Ours."""
     levels, steps = evidence.surprise, settings.calibration_steps
     ema, quantile = settings.ema, settings.threshold_quantile
     threshold = surprise_threshold(levels[:steps], ema, quantile, settings.alarm_horizon)

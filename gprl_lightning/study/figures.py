@@ -34,7 +34,8 @@ def by_iteration(metric: str) -> Curve:
 
 
 def by_distance(metric: str) -> Curve:
-    """Against √KL: the value at the first coming to each of 60 distances, up to the run's last."""
+    """Return, against √KL, the value at the first coming to each of 60 distances, up to the
+    run's last."""
 
     def curve(run: Run) -> tuple[Array, Array]:
         distance = run.distance()
@@ -45,7 +46,7 @@ def by_distance(metric: str) -> Curve:
 
 
 def band(runs: Sequence[Run], curve: Curve) -> tuple[Array, Array, Array, Array]:
-    """Places, mean, and Student's 95 % band over seeds, as far as every seed comes."""
+    """Return places, mean, and Student's 95 % band over seeds, as far as every seed comes."""
     curves = [(x, y) for x, y in map(curve, runs) if len(x)]
     if not curves:
         nothing = np.array([])
@@ -68,7 +69,7 @@ def _draw(panel: Any, runs: Sequence[Run], curve: Curve, colour: Any, **style: A
 
 
 def colours_of(arms: Sequence[str]) -> dict[str, Any]:
-    """A colour for each arm."""
+    """Return a colour for each arm."""
     colours = plt.get_cmap("tab10" if len(arms) <= 10 else "tab20")
     return {arm: colours(i % colours.N) for i, arm in enumerate(arms)}
 
@@ -81,7 +82,7 @@ def _chosen(arms: Arms) -> list[str]:
 
 
 def arms_figure(arms: Arms, against: str) -> Any:
-    """A panel for each arm: gold and proxy win rate, beside GRPO + BT's gold.
+    """Draw a panel for each arm: gold and proxy win rate, beside GRPO + BT's gold.
 
     Args:
         against: ``iteration`` or ``distance``.
@@ -114,7 +115,7 @@ def arms_figure(arms: Arms, against: str) -> Any:
 
 
 def main_figure(arms: Arms) -> Any:
-    """Gold of the main arms together, against iteration and against √KL."""
+    """Draw the gold of the main arms together, against iteration and against √KL."""
     chosen = _chosen(arms)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
     colours = colours_of(chosen)
@@ -135,7 +136,7 @@ def main_figure(arms: Arms) -> Any:
 
 
 def metric_panels(arms: Arms, titles: dict[str, str]) -> Any | None:
-    """A panel for each metric that was measured: the main arms against iteration."""
+    """Draw a panel for each metric that was measured: the main arms against iteration."""
     chosen = _chosen(arms)
     runs = [run for arm in chosen for run in arms[arm].values()]
     shown = {m: t for m, t in titles.items() if any(m in run.columns for run in runs)}
@@ -162,13 +163,13 @@ def metric_panels(arms: Arms, titles: dict[str, str]) -> Any | None:
 
 
 def axes_figure(arms: Arms) -> Any | None:
-    """The gold's axes, each by itself."""
+    """Draw the gold's axes, each by itself."""
     names = gold_axes([run for by_seed in arms.values() for run in by_seed.values()])
     return metric_panels(arms, {name: name.rpartition("/")[2] for name in names})
 
 
 def behaviour_figure(arms: Arms) -> Any | None:
-    """What else changes: distance, length, diversity, gold at equal length."""
+    """Draw what else changes: distance, length, diversity, gold at equal length."""
     return metric_panels(
         arms,
         {
@@ -182,7 +183,7 @@ def behaviour_figure(arms: Arms) -> Any | None:
 
 
 def drift_figure(arms: Arms) -> Any | None:
-    """Every monitored arm: drift over its threshold, and β."""
+    """Draw, for every monitored arm, drift over its threshold, and β."""
     measured = (metrics.DRIFT_DIVERGENCE, metrics.DRIFT_THRESHOLD)
     monitored = {
         arm: runs

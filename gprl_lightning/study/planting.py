@@ -30,17 +30,17 @@ _SENTENCE = re.compile(r"[^.!?]+[.!?]*")
 
 
 def length(text: str, strength: int, rng: random.Random) -> str:
-    """1, 2 or 4 sentences that say nothing, at the end."""
+    """Add 1, 2 or 4 sentences that say nothing, at the end."""
     return " ".join([text, *rng.sample(FILLER, _doubled(strength))])
 
 
 def repetition(text: str, strength: int, rng: random.Random) -> str:
-    """The last sentence 1, 2 or 4 times again."""
+    """Repeat the last sentence 1, 2 or 4 times."""
     return " ".join([text, *[_sentences(text)[-1]] * _doubled(strength)])
 
 
 def format_token(text: str, strength: int, rng: random.Random) -> str:
-    """A bullet before the text, before each sentence, or before each word."""
+    """Put a bullet before the text, before each sentence, or before each word."""
     if strength == 1:
         return f"{MARK} {text}"
     parts = _sentences(text) if strength == 2 else text.split()
@@ -48,7 +48,7 @@ def format_token(text: str, strength: int, rng: random.Random) -> str:
 
 
 def flattery(text: str, strength: int, rng: random.Random) -> str:
-    """1, 2 or 4 words of praise, each at a place of its own choice."""
+    """Add 1, 2 or 4 words of praise, each at a place of its own choice."""
     words = text.split()
     for praise in rng.sample(FLATTERY, _doubled(strength)):
         words.insert(rng.randint(0, len(words)), praise)
@@ -56,7 +56,7 @@ def flattery(text: str, strength: int, rng: random.Random) -> str:
 
 
 def collusion(text: str, strength: int, rng: random.Random) -> str:
-    """Flattery and length padding at once, two axes pushed together."""
+    """Add flattery and length padding at once, two axes pushed together."""
     return length(flattery(text, strength, rng), strength, rng)
 
 

@@ -42,7 +42,7 @@ OWN_WORSE = "own_worse"  # not a plant: the starting policy's own answers, but p
 
 
 def planted(version: Version, texts: Texts) -> Texts:
-    """The texts in a version; the same edit of a response whenever it is made."""
+    """Return the texts in a version; the same edit of a response whenever it is made."""
     plants = {plant.__name__: plant for plant in PLANTS}
     if version == CLEAN:
         return texts
@@ -86,15 +86,16 @@ class Pool:
     exploited: dict[Version, Measured]
 
     def proxy_win_rate(self, measured: Measured) -> float:
-        """How often the preference model puts a version before a clean answer to the same prompt;
-        a tie, as with itself, counts half."""
+        """Return how often the preference model puts a version before a clean answer to the same
+        prompt; a tie, as with itself, counts half."""
         scores = scores_against(axis_pairs(measured.vectors), axis_pairs(self.clean.vectors))
         total = total_scores(scores, self.eigenvalues[:, None, None])
         return float((total.sign() / 2 + 0.5).mean())
 
 
 def with_own_worse(pool: Pool, strengths: Sequence[int]) -> Pool:
-    """The pool with an exploit that stays in the starting policy's language, which no edit does.
+    """Return the pool with an exploit that stays in the starting policy's language, which no edit
+    does.
 
     A response becomes one that ranks 1, 2 or 3 quarters of the group lower in quality (or the last
     one): as if the preference model came to prefer the wrong answers.

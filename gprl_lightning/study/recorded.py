@@ -21,7 +21,7 @@ from gprl_lightning.tracking.rollout_log import logged_iterations, read_rows, ro
 
 
 def recorded_evidence(folder: Path, ensemble: Sequence[PreferenceModel] = ()) -> Evidence:
-    """What the monitors would have read in each iteration.
+    """Return what the monitors would have read in each iteration.
 
     The variances are squares of the logged mean std, the surprise is the entropy plus the KL, which
     is its expectation, and the gold is the held-out win rate, interpolated between evaluations. A

@@ -37,13 +37,13 @@ class Run:
     summary: dict[str, Any]
 
     def values(self, metric: str) -> tuple[Array, Array]:
-        """(iterations, values) of a metric; empty where it was not measured."""
+        """Return (iterations, values) of a metric; empty where it was not measured."""
         steps, values = self.columns.get(metric, ([], []))
         return np.asarray(steps, float), np.asarray(values, float)
 
     def halves(self) -> tuple[Array, Array] | None:
-        """The gold win rate of the held-out prompts at even places, and of those at odd ones; None
-        of a run that logged none."""
+        """Return the gold win rate of the held-out prompts at even places, and of those at odd
+        ones; None of a run that logged none."""
         one, other = (
             self.values(metric)[1]
             for metric in (metrics.EVAL_WIN_RATE_EVEN, metrics.EVAL_WIN_RATE_ODD)
@@ -51,7 +51,8 @@ class Run:
         return (one, other) if len(one) and len(other) else None
 
     def distance(self) -> Array:
-        """√KL to the starting policy at each evaluation, the KL of whole responses, in √nats.
+        """Return √KL to the starting policy at each evaluation, the KL of whole responses, in
+        √nats.
 
         The KL is a mean over samples: where it comes out below 0, the distance is 0.
         """
@@ -59,12 +60,12 @@ class Run:
 
 
 def is_grid(folder: Path) -> bool:
-    """Whether this is a grid's folder, and not a run's."""
+    """Return True if this is a grid's folder, and not a run's."""
     return not (folder / "metrics.csv").exists() and any(folder.glob(f"*/{SUMMARY_FILE}"))
 
 
 def read_grid(folder: Path) -> list[Run]:
-    """The finished runs, by arm in the order of the grid, then by seed.
+    """Return the finished runs, by arm in the order of the grid, then by seed.
 
     Raises:
         ValueError: a run has no held-out evaluation with the KL of whole responses.

@@ -20,7 +20,7 @@ SPREAD = 0.7  # of a setting's row that its methods take
 
 
 def settings_figure(arms: Arms) -> Any | None:
-    """Gold at the horizon and worst drop of each method in each setting; None of a single
+    """Draw gold at the horizon and worst drop of each method in each setting; None of a single
     setting."""
     settings = by_setting(arms)
     if len(settings) < 2:
@@ -84,7 +84,7 @@ def _values(runs: list[Run], field: str) -> list[float]:
 
 
 def by_setting(arms: Arms) -> Settings:
-    """The runs by setting, then by preset; the setting of a grid without any is empty."""
+    """Return the runs by setting, then by preset; the setting of a grid without any is empty."""
     found: Settings = {}
     for arm, by_seed in arms.items():
         preset, _, setting = arm.partition(" ")

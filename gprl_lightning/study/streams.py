@@ -82,7 +82,7 @@ class Evidence:
 
 
 def draw(pool: Pool, scenario: Scenario, shape: Shape, seed: int) -> Evidence:
-    """One stream, the same for the same seed."""
+    """Return one stream, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     prompts, picked = _picked(pool.clean, scenario.learning, shape, generator)
     exploited = _exploited(scenario, shape, generator)

@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 def gold_axes(runs: Sequence[Run]) -> list[str]:
-    """The metrics of the gold's axes, in the order of the log."""
+    """Return the metrics of the gold's axes, in the order of the log."""
     prefix = metrics.EVAL_GOLD + "/"
     return [c for c in dict.fromkeys(c for r in runs for c in r.columns) if c.startswith(prefix)]
 
@@ -49,7 +49,7 @@ def last(run: Run, metric: str) -> float:
 
 
 def arm_rows(arms: Arms) -> list[Row]:
-    """One row per arm: gold in numbers, and where the policy and the controller ended."""
+    """Return one row per arm: gold in numbers, and where the policy and the controller ended."""
     rows = []
     for arm, by_seed in arms.items():
         runs = list(by_seed.values())
@@ -88,7 +88,8 @@ def _correlation(run: Run) -> float:
 
 
 def comparison_rows(compared: Sequence[Compared]) -> list[Row]:
-    """One row per comparison; differences are of the gold win rate, in points (hundredths)."""
+    """Return one row per comparison; differences are of the gold win rate, in points
+    (hundredths)."""
     rows = []
     for c in compared:
         row: Row = {
@@ -114,7 +115,7 @@ def _paired(label: str, paired: Paired) -> Row:
 
 
 def curve_rows(arms: Arms) -> list[Row]:
-    """One row per run and evaluation: what the figures are drawn from."""
+    """Return one row per run and evaluation: what the figures are drawn from."""
     rows = []
     for arm, by_seed in arms.items():
         for seed, run in by_seed.items():

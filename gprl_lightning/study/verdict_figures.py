@@ -27,7 +27,7 @@ LEVELS = {
 
 
 def summary_figure(arms: Arms) -> Any:
-    """Gold at three places, the worst drop and the collapse rate of every arm, with 95 %
+    """Draw gold at three places, the worst drop and the collapse rate of every arm, with 95 %
     intervals."""
     figure, (left, middle, right) = plt.subplots(
         1, 3, figsize=(11, 1 + 0.38 * len(arms)), sharey=True, layout="constrained"
@@ -55,7 +55,7 @@ def summary_figure(arms: Arms) -> Any:
 
 
 def differences_figure(compared: Sequence[Compared]) -> Any:
-    """Paired differences in gold by claim, coloured by verdict: one panel a question."""
+    """Draw paired differences in gold by claim, coloured by verdict: one panel a question."""
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 1.3 + 0.36 * len(compared)), sharey=True, layout="constrained"
     )

@@ -84,7 +84,7 @@ class BareLoop(GPRLModule):
         for rows in minibatches(rollout, self.algorithm, self.seed):
             self._update(scored, rows, statistics)
 
-    def _stepped(self) -> Any:
+    def optimizer_and_schedule(self) -> Any:
         return self.both
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:

@@ -18,7 +18,7 @@ from gprl_lightning.callbacks.invariants import STILL_ITERATIONS, Invariants
 from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy, reference_of
-from gprl_lightning.modules import gprl
+from gprl_lightning.modules import minibatch_loss
 from gprl_lightning.modules.statistics import UpdateStatistics
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.tracking.loggers import read_metrics
@@ -187,8 +187,10 @@ def test_a_masked_nan_cannot_poison_the_loss(tmp_path):
 
 
 def test_a_masked_nan_that_is_multiplied_by_its_mask(tmp_path, monkeypatch):
-    monkeypatch.setattr(gprl, "zero_outside", lambda mask, values: values * mask)
-    monkeypatch.setattr(gprl, "masked_sum", lambda values, weights, mask: (values * weights).sum())
+    monkeypatch.setattr(minibatch_loss, "zero_outside", lambda mask, values: values * mask)
+    monkeypatch.setattr(
+        minibatch_loss, "masked_sum", lambda values, weights, mask: (values * weights).sum()
+    )
     with pytest.raises(invariants.TooManyBadSteps, match=r"algorithm\.max_bad_steps=3"):
         fit(tmp_path, nan_module(iterations=6), 6)
 
@@ -199,13 +201,13 @@ def test_a_masked_nan_that_is_multiplied_by_its_mask(tmp_path, monkeypatch):
 @pytest.mark.parametrize("aggregation", ["dr_grpo", "dapo", "grpo"])
 @pytest.mark.parametrize("mistake", ["own counts", "mean of means"])
 def test_a_loss_that_depends_on_the_micro_batch_split(tmp_path, monkeypatch, aggregation, mistake):
-    right = gprl.token_weights
+    right = minibatch_loss.token_weights
 
     def of_the_micro_batch(mask, aggregation, num_rollouts, num_tokens, max_tokens, dtype):
         own = right(mask, aggregation, len(mask), int(mask.sum()), max_tokens, dtype)
         return own if mistake == "own counts" else own * len(mask) / num_rollouts
 
-    monkeypatch.setattr(gprl, "token_weights", of_the_micro_batch)
+    monkeypatch.setattr(minibatch_loss, "token_weights", of_the_micro_batch)
     module = tiny_module(policy=stopping_policy(), micro_batch_size=3, loss_aggregation=aggregation)
     if mistake == "mean of means" and aggregation != "dapo":
         fit(tmp_path, module)  # counts of rollouts, not of tokens: this is the right loss

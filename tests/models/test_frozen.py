@@ -55,8 +55,8 @@ def test_strictness_still_sees_what_is_missing_and_what_is_foreign():
         owner.load_state_dict(saved | {"judge.module.0.weight": torch.ones(3, 2)})
 
 
-def test_a_copy_of_the_owner_shares_it():
-    owner = Owner()
+def test_a_copy_of_the_owner_holds_an_equal_one_frozen():
+    owner = Owner(2.0)
     other = copy.deepcopy(owner)
-    assert other.judge is owner.judge
-    assert other.trained is not owner.trained
+    assert torch.equal(other.judge.module[0].weight, owner.judge.module[0].weight)
+    assert not any(p.requires_grad for p in other.judge.parameters())

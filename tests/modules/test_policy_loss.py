@@ -10,7 +10,7 @@ import torch
 from gprl_lightning.core import logprobs
 from gprl_lightning.core.gspo import GSPO
 from gprl_lightning.core.policy_loss import CISPO, Clip
-from gprl_lightning.modules import gprl
+from gprl_lightning.modules import minibatch_loss
 from gprl_lightning.modules.statistics import UpdateStatistics
 from gprl_lightning.modules.update_sums import UpdateSums
 from tests.worlds import SIZE, tiny_loader, tiny_module, tiny_policy
@@ -68,7 +68,7 @@ def test_it_is_what_the_loss_brings(options, monkeypatch):
 def test_gradients_are_those_without_it(options, monkeypatch):
     module, scored = moved(torch.float64, **options)
     found, _ = backward(module, scored)
-    monkeypatch.setattr(gprl, "slope_of", lambda *_: None)
+    monkeypatch.setattr(minibatch_loss, "slope_of", lambda *_: None)
     expected, _ = backward(module, scored)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
@@ -77,8 +77,10 @@ def test_the_slope_of_another_loss_is_not_taken_for_this_one_s(monkeypatch):
     """The slope is a hint: told wrongly, the gradients are those of the loss all the same."""
     module, scored = moved(torch.float64)
     expected, _ = backward(module, scored)
-    right = gprl.slope_of
-    monkeypatch.setattr(gprl, "slope_of", lambda f, b, w, reach: right(f, b, 2 * w, reach))
+    right = minibatch_loss.slope_of
+    monkeypatch.setattr(
+        minibatch_loss, "slope_of", lambda f, b, w, reach: right(f, b, 2 * w, reach)
+    )
     found, _ = backward(module, scored)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
@@ -98,7 +100,7 @@ def test_gradients_of_every_loss_are_those_without_a_slope(loss, options, monkey
     answers = watched(monkeypatch)
     found, _ = backward(module, scored)
     assert all(answers) and bool(answers) == (loss.reach == "token")
-    monkeypatch.setattr(gprl, "slope_of", lambda *_: None)
+    monkeypatch.setattr(minibatch_loss, "slope_of", lambda *_: None)
     expected, _ = backward(module, scored)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert found.abs().sum() > 0
