@@ -29,6 +29,7 @@ SCHEDULERS = (
 )
 # Each is tried with every policy.dtype, adapters and checkpointing, by a test.
 PRECISIONS = ("32-true", "bf16-mixed", "32", 32, "bf16", None)
+SETTLED_LATER = "auto"  # by the machine: `tasks.machine`
 # Options of the Trainer that manual optimisation or our loader makes meaningless, and ours.
 NOT_THE_TRAINERS = {
     "gradient_clip_val": "algorithm.max_grad_norm",
@@ -168,9 +169,9 @@ def check_optimisation(config: Config) -> None:
     if name not in SCHEDULERS:
         raise ConfigError(f"scheduler.name={name!r}: expected one of {' | '.join(SCHEDULERS)}.")
     precision = config.trainer.get("precision", "32-true")
-    if precision not in PRECISIONS:
+    if precision not in (*PRECISIONS, SETTLED_LATER):
         raise ConfigError(
-            f"trainer.precision={precision!r}: expected 32-true or bf16-mixed. Gradients are "
+            f"trainer.precision={precision!r}: expected 32-true, bf16-mixed or auto. Gradients are "
             "clipped here, which float16's loss scaling would upset, and the weights' own dtype is "
             "policy.dtype's. Set trainer.precision=bf16-mixed, or, for bfloat16 weights, "
             "trainer.precision=32-true policy.dtype=bfloat16."

@@ -10,14 +10,13 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 
-from tqdm.auto import tqdm
-
 from gprl_lightning.core.batch import Messages, Prompt
 from gprl_lightning.data.preferences import PreferencePair, make_pair
 from gprl_lightning.evaluation.judge import Judge
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
+from gprl_lightning.runtime.progress import progress
 from gprl_lightning.sandbox.sentences import words
 
 PAIRS_SEED = 15_485_863  # keeps this sampling apart from that of training
@@ -36,7 +35,8 @@ def sample_responses(
     device = next(policy.parameters()).device
     out: list[list[str]] = []
     parts = [prompts[i : i + prompts_at_once] for i in range(0, len(prompts), prompts_at_once)]
-    for part in tqdm(parts, desc="sampling the starting policy", unit="batch", leave=False):
+    what = "sampling the starting policy"
+    for part in progress(parts, description=what, unit="batch", leave=False):
         uids, messages = zip(*part, strict=True)
         batch = policy.encode_prompts(0, uids, messages, max_prompt_tokens).to(device)
         out += sampler.sample(policy, batch, sampling, seed + PAIRS_SEED).grouped_responses()

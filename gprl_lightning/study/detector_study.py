@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from tqdm.auto import tqdm
 
 from gprl_lightning.config import Config
 from gprl_lightning.core.drift import DriftSettings
+from gprl_lightning.runtime.progress import progress
 from gprl_lightning.study.detector_figures import write_figure
 from gprl_lightning.study.detector_pool import study_pool
 from gprl_lightning.study.detector_roc import Trace, threshold
@@ -63,7 +63,7 @@ def detector_study(config: Config, cfg: DictConfig, folder: Path) -> float:
         (scenario, options.healthy_seeds if scenario.healthy else options.seeds)
         for scenario in scenarios(config)
     ]
-    bar = tqdm(cases, desc="streams", unit="scenario", leave=False)
+    bar = progress(cases, description="streams", unit="scenario", leave=False)
     drawn = [
         watched(pool, scenario, shape, settings, seeds, config.seed + SEEDS_APART * place)
         for place, (scenario, seeds) in enumerate(bar)

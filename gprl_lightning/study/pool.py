@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.core.preference import axis_pairs, scores_against, total_scores
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.policy_tokens import left_pad
 from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.runtime.progress import progress
 from gprl_lightning.sandbox.gold import GoldJudge
 from gprl_lightning.study.planting import PLANTS
 
@@ -150,7 +150,8 @@ def make_pool(
             surprise=surprise,
         )
 
-    bar = tqdm([CLEAN, *versions], desc="embedding and judging", unit="version", leave=False)
+    what = "embedding and judging"
+    bar = progress([CLEAN, *versions], description=what, unit="version", leave=False)
     clean, *exploited = [measured(version) for version in bar]
     return Pool(
         eigenvalues=embedded.eigenvalues.double().cpu(),

@@ -10,9 +10,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
+from gprl_lightning.callbacks.progress import PREFERENCE_MODEL, IterationBar
 from gprl_lightning.config import Config, PreferenceTrainingConfig
 from gprl_lightning.data.pair_loader import PairLoader
 from gprl_lightning.data.preferences import PreferencePair, fingerprint
@@ -102,7 +103,7 @@ def fit_preference_model(
     best = _best_checkpoint(folder)
     trainer = make_trainer(
         max_epochs=1,
-        callbacks=[best, TQDMProgressBar(refresh_rate=10)],
+        callbacks=[best, IterationBar("preference model", "batch", PREFERENCE_MODEL)],
         logger=list(loggers),
         enable_checkpointing=True,
         gradient_clip_val=options.max_grad_norm,

@@ -44,7 +44,7 @@ def quiet() -> None:
     """Leave the console to the run's own progress and table: libraries speak up from a warning
     on."""
     disable_progress_bar()
-    for name in ("lightning.pytorch", "lightning.fabric", "httpx"):
+    for name in ("lightning.pytorch", "lightning.fabric", "httpx", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Ours, on purpose: frozen models are in eval, and prompts come from an iterable of our own.
     for message in (".*in eval mode at the start of training.*", ".*does not have many workers.*"):

@@ -1,0 +1,55 @@
+"""What a run computes in on this machine: ``trainer.precision=auto``, and a word where it is slow."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from omegaconf import DictConfig
+
+from gprl_lightning.config import Config
+
+MIXED, FULL = "bf16-mixed", "32-true"
+
+
+def settle_precision(config: Config, cfg: DictConfig) -> None:
+    """Put bf16-mixed in the place of ``trainer.precision=auto`` if the device that
+    ``trainer.accelerator`` chooses computes in bfloat16, else 32-true, and say which.
+
+    A bf16-mixed that is asked for by name is kept; a line says that it is slow here.
+    """
+    asked = config.trainer.get("precision")
+    if asked not in ("auto", MIXED, "bf16"):
+        return
+    device = device_of(config.trainer.get("accelerator", "auto"))
+    fast = computes_bfloat16(device)
+    if asked == "auto":
+        chosen = MIXED if fast else FULL
+        config.trainer["precision"] = cfg.trainer.precision = chosen
+        has = "has" if fast else "has no"
+        rank_zero_info(f"trainer.precision=auto: {chosen}; this {device} {has} bfloat16 arithmetic")
+    elif not fast:
+        rank_zero_info(
+            f"trainer.precision={asked}: this {device} has no bfloat16 arithmetic, and imitates it "
+            f"several times slower than float32. Set trainer.precision={FULL}, or auto."
+        )
+
+
+def device_of(accelerator: str) -> str:
+    """Return the kind of device that Lightning takes for `accelerator`."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "GPU"
+    return "CPU"
+
+
+def computes_bfloat16(device: str) -> bool:
+    """Return True if the device multiplies in bfloat16 by instructions of its own.
+
+    A CPU without them has PyTorch convert every operand: SmolLM2-135M was seven times slower so.
+    """
+    if device == "GPU":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine() in ("aarch64", "arm64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # type: ignore[operator]
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
