@@ -1,11 +1,11 @@
-"""What a run computes in on this machine: ``trainer.precision=auto``, and a word where it is slow."""
+"""The precision of this machine: ``trainer.precision=auto``, and a word where one is slow."""
 
 from __future__ import annotations
 
 import platform
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from gprl_lightning.config import Config
@@ -28,12 +28,17 @@ def settle_precision(config: Config, cfg: DictConfig) -> None:
         chosen = MIXED if fast else FULL
         config.trainer["precision"] = cfg.trainer.precision = chosen
         has = "has" if fast else "has no"
-        rank_zero_info(f"trainer.precision=auto: {chosen}; this {device} {has} bfloat16 arithmetic")
+        _say(f"trainer.precision=auto: {chosen}; this {device} {has} bfloat16 arithmetic")
     elif not fast:
-        rank_zero_info(
+        _say(
             f"trainer.precision={asked}: this {device} has no bfloat16 arithmetic, and imitates it "
             f"several times slower than float32. Set trainer.precision={FULL}, or auto."
         )
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text)
 
 
 def device_of(accelerator: str) -> str:

@@ -1,8 +1,6 @@
-"""The precision that a machine has: chosen where the preset leaves it open, told where it is slow."""
+"""The precision that a machine has: chosen where it is left open, told where it is slow."""
 
 from __future__ import annotations
-
-import logging
 
 import pytest
 import torch
@@ -13,30 +11,28 @@ from gprl_lightning.tasks.machine import computes_bfloat16, device_of, settle_pr
 from tests.composing import composed
 
 
-def settled(monkeypatch, caplog, fast: bool, *overrides: str) -> tuple[str, str]:
+def settled(monkeypatch, capsys, fast: bool, *overrides: str) -> tuple[str, str]:
     """(the precision of both configurations, what was said), on a CPU with or without bfloat16."""
     monkeypatch.setattr(machine, "computes_bfloat16", lambda device: fast)
     cfg = composed(*overrides)
     config = validate(cfg)
-    with caplog.at_level(logging.INFO):
-        settle_precision(config, cfg)
+    settle_precision(config, cfg)
     assert config.trainer["precision"] == cfg.trainer.precision
-    return cfg.trainer.precision, caplog.text
+    return cfg.trainer.precision, capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_smollm2_takes_the_precision_that_the_machine_has(monkeypatch, caplog, fast, chosen):
-    found, said = settled(monkeypatch, caplog, fast, "experiment=smollm2_135m")
+def test_smollm2_takes_the_precision_that_the_machine_has(monkeypatch, capsys, fast, chosen):
+    found, said = settled(monkeypatch, capsys, fast, "experiment=smollm2_135m")
     assert found == chosen and f"trainer.precision=auto: {chosen}" in said
 
 
-def test_what_is_asked_for_by_name_is_kept_and_a_slow_one_is_told(monkeypatch, caplog):
+def test_what_is_asked_for_by_name_is_kept_and_a_slow_one_is_told(monkeypatch, capsys):
     asked = "trainer.precision=bf16-mixed"
-    assert settled(monkeypatch, caplog, True, asked) == ("bf16-mixed", "")
-    found, said = settled(monkeypatch, caplog, False, asked)
+    assert settled(monkeypatch, capsys, True, asked) == ("bf16-mixed", "")
+    found, said = settled(monkeypatch, capsys, False, asked)
     assert found == "bf16-mixed" and "Set trainer.precision=32-true" in said
-    caplog.clear()
-    assert settled(monkeypatch, caplog, False) == ("32-true", "")
+    assert settled(monkeypatch, capsys, False) == ("32-true", "")
 
 
 def test_a_cpu_is_judged_by_its_instructions(monkeypatch):
