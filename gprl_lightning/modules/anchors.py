@@ -36,7 +36,7 @@ class Anchors:
 
     def __init__(self, seed: int):
         self.seed = seed + ANCHOR_SEED
-        self.sampler: Sampler = NativeSampler()
+        self.sampler: Sampler = NativeSampler(fixed_shapes=False)
         self.responses: dict[int, str] = {}
         self.upcoming: Callable[[int, int], PromptBatch] | None = None
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.models.policy import Policy
+from gprl_lightning.rollout.fixed_shapes import Decoded, FixedShapes
 from gprl_lightning.rollout.plain_decoding import PlainDecoding
 from gprl_lightning.rollout.randomness import draw, stream_keys
 from gprl_lightning.rollout.sampler import Sampling
@@ -31,12 +32,16 @@ class NativeSampler:
 
     Args:
         compaction: drop finished rows as decoding goes. Off, the result is the same, and slower.
+        fixed_shapes: decode by steps of fixed shapes on a packed copy of the weights, captured as
+            CUDA graphs where there is a GPU (`gprl_lightning.rollout.fixed_shapes`); for the
+            Llama family. None: on a GPU.
     """
 
     own_weights = False
 
-    def __init__(self, compaction: bool = True) -> None:
-        self.compaction = compaction
+    def __init__(self, compaction: bool = True, fixed_shapes: bool | None = None) -> None:
+        self.compaction, self.fixed_shapes = compaction, fixed_shapes
+        self.decoder = FixedShapes()
 
     def weights_changed(self, policy: Policy, version: int) -> None:
         """Do nothing: the policy's own tensors are read."""
@@ -49,20 +54,25 @@ class NativeSampler:
         uids = prompts.uids.repeat_interleave(size)
         index = torch.arange(size, device=uids.device).repeat(groups)
         keys = stream_keys(seed, prompts.iteration, uids, index)
-        kind = SharedDecoding if policy.shares_prompts else PlainDecoding
+        fixed = uids.is_cuda if self.fixed_shapes is None else self.fixed_shapes
         with policy.sampling() as model:
-            decoding = kind(model, prompts.input_ids, prompts.mask, size)
-            rows = _Rows(decoding, keys, sampling.max_new_tokens)
-            self._decode(rows, sampling, torch.tensor(policy.eos_ids, device=uids.device))
-        lengths, finished = rows.lengths, rows.finished
-        longest = int(lengths.max())
-        mask = torch.arange(longest, device=lengths.device) < lengths[:, None]
-        ids = torch.where(mask, rows.tokens[:, :longest], policy.pad_id)
-        logprobs = torch.where(mask, rows.logprobs[:, :longest], 0.0)
+            given = model, prompts.input_ids, prompts.mask
+            if fixed and policy.shares_prompts:
+                decoded = self.decoder.sample(*given, keys, sampling, tuple(policy.eos_ids))
+            else:
+                kind = SharedDecoding if policy.shares_prompts else PlainDecoding
+                rows = _Rows(kind(*given, size), keys, sampling.max_new_tokens)
+                eos = torch.tensor(policy.eos_ids, device=uids.device)
+                decoded = self._decode(rows, sampling, eos)
+        longest = int(decoded.lengths.max())
+        mask = torch.arange(longest, device=uids.device) < decoded.lengths[:, None]
+        ids = torch.where(mask, decoded.tokens[:, :longest], policy.pad_id)
+        logprobs = torch.where(mask, decoded.logprobs[:, :longest], 0.0)
         responses = policy.decode(ids, mask)
+        finished = decoded.finished
         return Rollout(prompts, size, ids, mask, logprobs, finished, responses, logprobs, None)
 
-    def _decode(self, rows: _Rows, sampling: Sampling, eos: Int[Tensor, " ends"]) -> None:
+    def _decode(self, rows: _Rows, sampling: Sampling, eos: Int[Tensor, " ends"]) -> Decoded:
         every = STEPS_BETWEEN_CHECKS.get(eos.device.type, ACCELERATOR_STEPS_BETWEEN_CHECKS)
         for step in range(sampling.max_new_tokens):
             tokens, logprobs = sample_tokens(
@@ -84,6 +94,7 @@ class NativeSampler:
                     tokens = tokens[rows.drop_ended()]
             rows.decoding.advance(tokens)
         rows.finish()
+        return Decoded(rows.tokens, rows.logprobs, rows.lengths, rows.finished)
 
 
 class _Rows:

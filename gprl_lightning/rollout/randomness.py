@@ -52,12 +52,17 @@ def stream_keys(
     return key
 
 
-def draw(keys: Int[Tensor, " rows"], step: int) -> Float[Tensor, " rows"]:
+def draw(keys: Int[Tensor, " rows"], step: int | Int[Tensor, " 1"]) -> Float[Tensor, " rows"]:
     """Draw one float32 in (0, 1) per row: SplitMix64 (Steele et al. 2014) at ``step``.
 
-    23 bits, centred in their cells, so that neither 0 nor 1 can come out.
+    23 bits, centred in their cells, so that neither 0 nor 1 can come out. A step that lies on the
+    device gives the same numbers.
     """
-    bits = _shift(_mix(keys + _signed((step + 1) * GOLDEN % (1 << 64))), 41)
+    if isinstance(step, int):
+        offset = _signed((step + 1) * GOLDEN % (1 << 64))
+    else:
+        offset = (step + 1) * GOLDEN  # int64 wraps around by itself
+    bits = _shift(_mix(keys + offset), 41)
     return (bits.to(torch.float32) + 0.5) * 2.0**-23
 
 

@@ -45,7 +45,7 @@ class SharedDecoding:
         self.head: Any = model.get_output_embeddings()
         prompts, lengths = flush_left(ids, mask), mask.sum(1) - 1
         self.positions = lengths
-        self.prompts = _read(self.backbone, prompts, lengths)
+        self.prompts = read_prompts(self.backbone, prompts, lengths)
         self.own = [_Own() for _ in self.prompts.layers]
         self.grid = _Grid.of(torch.arange(len(ids), device=ids.device))
         # The last token is the first that rows feed: what it adds is then copied to each of them.
@@ -68,7 +68,7 @@ class SharedDecoding:
         self.positions = self.positions + 1
 
     def _attend(
-        self, queries: Heads, keys: Heads, values: Heads, prompt: _PromptLayer, own: _Own
+        self, queries: Heads, keys: Heads, values: Heads, prompt: PromptLayer, own: _Own
     ) -> Heads:
         own_keys, own_values = own.append(keys, values)
         rows, heads, width = queries.shape
@@ -178,16 +178,18 @@ def _with_room(buffer: Tensor) -> Tensor:
 
 
 @dataclass
-class _PromptLayer:
+class PromptLayer:
+    """One layer's keys and values of the prompts."""
+
     keys: Float[Tensor, "kv_heads groups width tokens"]
     values: Float[Tensor, "kv_heads groups tokens width"]
 
 
 @dataclass
-class _Prompts:
+class Prompts:
     """What was read of the prompts (without their last tokens), and a bias of -inf on padding."""
 
-    layers: list[_PromptLayer]
+    layers: list[PromptLayer]
     bias: Float[Tensor, "groups 1 tokens"]
 
     def select(self, groups: Int[Tensor, " kept"]) -> None:
@@ -197,15 +199,15 @@ class _Prompts:
             layer.values = layer.values.index_select(1, groups)
 
 
-def _read(
+def read_prompts(
     backbone: Any, prompts: Int[Tensor, "groups tokens"], lengths: Int[Tensor, " groups"]
-) -> _Prompts:
+) -> Prompts:
     """Run all tokens of the prompts but the last; of the last layer only keys and values."""
     groups, width = len(prompts), max(1, prompts.shape[1] - 1)
     columns = torch.arange(width, device=prompts.device)
     real = columns < lengths[:, None]
     places = real.flatten().nonzero()[:, 0]
-    layers: list[_PromptLayer] = []
+    layers: list[PromptLayer] = []
 
     def rectangle(flat: Heads) -> Float[Tensor, "groups tokens heads width"]:
         return padded(flat, places, groups, width)
@@ -213,7 +215,7 @@ def _read(
     def keep(keys: Heads, values: Heads) -> None:
         held = rectangle(keys.to(values.dtype)), rectangle(values)
         layers.append(
-            _PromptLayer(
+            PromptLayer(
                 held[0].permute(2, 0, 3, 1).contiguous(), held[1].permute(2, 0, 1, 3).contiguous()
             )
         )
@@ -230,4 +232,4 @@ def _read(
     last = backbone.layers[-1]
     keep(*keys_values(last.self_attn, last.input_layernorm(hidden), angles))
     bias = torch.zeros(real.shape, device=prompts.device).masked_fill(~real, -torch.inf)
-    return _Prompts(layers, bias[:, None])
+    return Prompts(layers, bias[:, None])

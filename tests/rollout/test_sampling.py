@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from gprl_lightning.rollout import sampling
 from gprl_lightning.rollout.randomness import uniforms
 from gprl_lightning.rollout.sampling import filter_floor, sample_tokens
 
@@ -121,6 +122,24 @@ def test_the_support_is_that_of_hugging_face(top_k, top_p, min_p):
     weights = logits.softmax(-1)
     kept = weights >= filter_floor(weights, top_p, top_k, min_p)
     assert torch.equal(kept, expected.isfinite())
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 8.0])
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999])
+def test_top_p_of_a_large_vocabulary_is_that_of_all_of_it_sorted(top_p, spread, monkeypatch):
+    """From rows that few tokens dominate to flat ones, of which the first look sees too little."""
+    torch.manual_seed(0)
+    weights = (torch.randn(4, 3000) * torch.tensor([[spread], [1.0], [3.0], [0.1]])).exp()
+    found = filter_floor(weights, top_p, 0, 0.0)
+    monkeypatch.setattr(sampling, "FRONT", 3000)
+    assert torch.equal(found, filter_floor(weights, top_p, 0, 0.0))
+    monkeypatch.undo()
+    ordered = weights.double().sort(descending=True).values
+    sums = ordered.cumsum(-1) / ordered.sum(-1, keepdim=True)
+    for row in range(4):
+        count = int((sums[row] < top_p).sum()) + 1
+        right = float(ordered[row, min(count, 3000) - 1])
+        assert float(found[row, 0]) == pytest.approx(right, rel=1e-5)
 
 
 @pytest.mark.parametrize("options", FILTERS, ids=str)
