@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV   ?= .venv
 VLLM_VENV ?= .venv-vllm
+OFFICIAL_VENV ?= .venv-official
 BIN    := $(VENV)/bin
 # Two threads are slower than one for models of this size; see README, "Speed and threads".
 export OMP_NUM_THREADS ?= 1
 FAST := tests/core tests/data tests/evaluation tests/modules tests/rollout tests/test_imports.py
 
-.PHONY: train test check bench test-slow fuzz test-vllm lint types clean
+.PHONY: train test check bench test-slow fuzz test-vllm test-official lint types clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py $(ARGS)
@@ -40,6 +41,16 @@ test-slow: $(VENV)/.installed
 # vLLM's CPU build in an environment of its own (3.4 GB); its torchvision and torchaudio are CUDA builds.
 test-vllm: $(VENV)/.installed $(VLLM_VENV)/.installed
 	VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest -m vllm -s tests/rollout/test_vllm_engine.py $(ARGS)
+
+# AlpacaEval's and FastChat's own packages, which want other versions of things than we do.
+test-official: $(VENV)/.installed $(OFFICIAL_VENV)/.installed
+	ALPACA_PYTHON=$(OFFICIAL_VENV)/bin/python FASTCHAT=$(OFFICIAL_VENV)/fastchat $(BIN)/python -m pytest -m official -s tests/benchmark_suites/test_official_tools.py $(ARGS)
+
+$(OFFICIAL_VENV)/.installed:
+	$(PYTHON) -m venv $(OFFICIAL_VENV)
+	$(OFFICIAL_VENV)/bin/pip install --quiet "setuptools<81" alpaca_eval==0.6.6
+	$(OFFICIAL_VENV)/bin/pip install --quiet --no-deps --target $(OFFICIAL_VENV)/fastchat fschat==0.2.36
+	touch $@
 
 $(VLLM_VENV)/.installed:
 	$(PYTHON) -m venv $(VLLM_VENV)

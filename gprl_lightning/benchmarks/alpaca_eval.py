@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import math
 import random
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from gprl_lightning.benchmarks.alpaca_length import length_controlled_win_rate
-from gprl_lightning.benchmarks.files import judge_prompt, read_rows, value, write_json
+from gprl_lightning.benchmarks.files import filled, judge_prompt, read_rows, value, write_json
 from gprl_lightning.benchmarks.intervals import Z95, position_bias, standard_error
 from gprl_lightning.benchmarks.protocol import (
     Comparison,
     Contestant,
     Figure,
+    Judged,
     Report,
     Verdict,
-    missing_by_reason,
 )
 from gprl_lightning.benchmarks.questions import Question, fingerprint
 from gprl_lightning.benchmarks.sources import PublishedFile
@@ -33,6 +32,8 @@ from gprl_lightning.runtime.chat import Answer, ChatRequest
 
 ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
 BASELINE_FILE = "alpaca_eval_gpt4_baseline.json"
+REPO, REVISION = "tatsu-lab/alpaca_eval", "2edc6fad8be6b14ea7230aabfd08188da6b8b814"
+SHA256 = "83db546b872ddebee8965fd05fa48461ee3c32bc695c62fb57f2d214ff741ec4"
 FIRST, SECOND = "m", "M"  # what the judge calls the first answer, and the second
 SAME = "same"  # part of a comparison of two equal answers, which nobody is asked about
 
@@ -56,11 +57,8 @@ class AlpacaEval2:
     )
 
     def files(self) -> list[PublishedFile]:
-        """Return the baseline's answers, which hold the instructions, too.
-
-        The revision is a branch, as no commit is known to us: the fingerprint pins the content.
-        """
-        return [PublishedFile(BASELINE_FILE, "tatsu-lab/alpaca_eval", "main", BASELINE_FILE)]
+        """Return the baseline's answers, which hold the instructions, too."""
+        return [PublishedFile(BASELINE_FILE, REPO, REVISION, BASELINE_FILE, SHA256)]
 
     def load(self, folder: Path) -> list[Question]:
         """Read the instructions, each with the baseline's answer."""
@@ -90,8 +88,7 @@ class AlpacaEval2:
                 "output": contestant.answers[q.uid][0],
                 "generator": contestant.model,
             }
-            for q in questions
-            if q.uid in contestant.answers
+            for q in contestant.answered(questions)
         ]
         return write_json(folder / "model_outputs.json", rows)
 
@@ -110,9 +107,7 @@ class AlpacaEval2:
         Equal answers are a draw, and not asked about.
         """
         found = []
-        for q in questions:
-            if q.uid not in contestant.answers:
-                continue
+        for q in contestant.answered(questions):
             outputs = (baseline_answer(q), contestant.answers[q.uid][0])
             switched = is_switched(q.turns[0])
             first, second = reversed(outputs) if switched else outputs
@@ -127,38 +122,27 @@ class AlpacaEval2:
             found.append(Comparison(q.uid, part, request, "" if same else None))
         return found
 
-    def report(
-        self,
-        questions: Sequence[Question],
-        contestant: Contestant,
-        verdicts: Sequence[Verdict],
-        judge: str,
-        folder: Path,
-    ) -> Report:
+    def report(self, judged: Judged) -> Report:
         """Write ``annotations.json``, and return the win rates in percent.
 
         ``win_rate`` is the mean preference, ``discrete_win_rate`` the share of preferences above
         one half (draws count half), as in ``alpaca_eval.metrics.get_winrate``.
         """
+        verdicts, missing = judged.verdicts, judged.missing(_preference)
         preferences = {v.comparison.uid: _preference(v) for v in verdicts}
-        rows = _annotations(questions, contestant, preferences)
-        file = write_json(folder / "annotations.json", rows)
-        unread = [
-            v for v in verdicts if v.text is not None and preferences[v.comparison.uid] is None
-        ]
+        file = write_json(judged.folder / "annotations.json", _annotations(judged, preferences))
         wins = [p - 1 for p in preferences.values() if p is not None]
-        missing = missing_by_reason(verdicts, unread)
         if not wins:
             return Report((), len(verdicts), missing)
         mean, reach = fmean(wins), Z95 * standard_error(wins)
         discrete = fmean(0.5 if w == 0.5 else float(w > 0.5) for w in wins)
         plain = _percent("win_rate", "win rate", mean, reach)
         figures = [plain, Figure("discrete_win_rate", "discrete win rate", 100 * discrete)]
-        whole = fingerprint(questions) == self.published_fingerprint
+        whole = fingerprint(judged.questions) == self.published_fingerprint
         controlled, why_not = length_controlled_win_rate(file, whole, self.python)
         if controlled is not None:
             figures.insert(0, Figure("length_controlled_win_rate", "LC win rate", controlled))
-        lengths = [len(contestant.answers[v.comparison.uid][0]) for v in verdicts]
+        lengths = [len(judged.answer(v.comparison.uid)) for v in verdicts]
         figures.append(Figure("length", "characters in an answer", fmean(lengths)))
         first = [_first_wins(v, p) for v in verdicts if (p := preferences[v.comparison.uid])]
         asked = [f for f in first if f is not None]
@@ -183,8 +167,7 @@ def judge_messages(instruction: str, first: str, second: str) -> list[dict[str, 
     messages = []
     for part in judge_prompt("alpaca_eval.txt").split("<|im_start|>")[1:]:
         role, content = part.split("<|im_end|>")[0].split("\n", 1)
-        filled = re.sub(r"\{instruction\}|\{output_[12]\}", lambda m: texts[m[0]], content.strip())
-        messages.append({"role": role.strip(), "content": filled})
+        messages.append({"role": role.strip(), "content": filled(content.strip(), texts)})
     return messages
 
 
@@ -223,25 +206,19 @@ def _percent(name: str, label: str, mean: float, reach: float) -> Figure:
     return Figure(name, label, 100 * mean, low, high, "95 %, standard error")
 
 
-def _annotations(
-    questions: Sequence[Question],
-    contestant: Contestant,
-    preferences: dict[str, float | None],
-) -> list[dict[str, Any]]:
-    rows = []
-    for q in questions:
-        if q.uid in preferences:
-            rows.append(
-                {
-                    "index": int(q.uid),
-                    "dataset": q.category,
-                    "instruction": q.turns[0],
-                    "output_1": baseline_answer(q),
-                    "generator_1": next(iter(q.references)),
-                    "output_2": contestant.answers[q.uid][0],
-                    "generator_2": contestant.model,
-                    "annotator": ANNOTATOR,
-                    "preference": preferences[q.uid],
-                }
-            )
-    return rows
+def _annotations(judged: Judged, preferences: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": int(q.uid),
+            "dataset": q.category,
+            "instruction": q.turns[0],
+            "output_1": baseline_answer(q),
+            "generator_1": next(iter(q.references)),
+            "output_2": judged.answer(q.uid),
+            "generator_2": judged.contestant.model,
+            "annotator": ANNOTATOR,
+            "preference": preferences[q.uid],
+        }
+        for q in judged.questions
+        if q.uid in preferences
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from gprl_lightning.benchmarks.journal import Journal
 from gprl_lightning.benchmarks.questions import Question
 from gprl_lightning.core.batch import Messages, PromptBatch
 from gprl_lightning.models.policy import Policy
@@ -21,6 +22,7 @@ def answer_questions(
     max_new_tokens: int,
     batch_size: int,
     progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> tuple[dict[str, tuple[str, ...]], int]:
     """Return the answers by uid, and how many are empty for want of room.
 
@@ -35,6 +37,8 @@ def answer_questions(
         max_new_tokens: of an answer.
         batch_size: prompts at once.
         progress: gets (answers that are made, all of them).
+        journal: of answers that are there already, and takes the others. A batch is made whole or
+            not at all, so that each answer has the room that it would have had.
     """
     answers: dict[str, list[str]] = {q.uid: [] for q in questions}
     wanted, no_room = sum(len(q.turns) for q in questions), 0
@@ -48,9 +52,14 @@ def answer_questions(
                 no_room += len(batch.questions)
                 texts |= dict.fromkeys((q.uid for q in batch.questions), "")
                 continue
-            encoded = policy.encode_prompts(turn, batch.numbers, batch.prompts, batch.longest)
-            drawn = draw(policy, encoded, batch.temperature, room)
-            texts |= {q.uid: text for q, text in zip(batch.questions, drawn, strict=True)}
+            uids = [q.uid for q in batch.questions]
+            made = journal.batch(turn, uids) if journal else None
+            if made is None:
+                encoded = policy.encode_prompts(turn, batch.numbers, batch.prompts, batch.longest)
+                made = dict(zip(uids, draw(policy, encoded, batch.temperature, room), strict=True))
+                if journal:
+                    journal.add(turn, made)
+            texts |= made
             if progress is not None:
                 progress(sum(map(len, answers.values())) + len(texts), wanted)
         for uid, text in texts.items():

@@ -6,7 +6,6 @@ first. See `gprl_lightning.benchmarks.arena_hard_scores` for what is made of the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,19 @@ from typing import Any, Literal
 
 from gprl_lightning.benchmarks import arena_hard_scores as scores
 from gprl_lightning.benchmarks.arena_hard_figures import style_figure, win_rate_figure
-from gprl_lightning.benchmarks.arena_hard_labels import disagreement, game_row, games_of, label_of
+from gprl_lightning.benchmarks.arena_hard_files import published_files
+from gprl_lightning.benchmarks.arena_hard_labels import (
+    ORDERS,
+    disagreement,
+    game_row,
+    games_of,
+    label_of,
+    labels_of,
+)
 from gprl_lightning.benchmarks.arena_hard_others import read_others
 from gprl_lightning.benchmarks.arena_hard_scores import StyledBattles
 from gprl_lightning.benchmarks.files import (
+    filled,
     judge_prompt,
     one_line,
     read_rows,
@@ -32,15 +40,14 @@ from gprl_lightning.benchmarks.protocol import (
     Comparison,
     Contestant,
     Figure,
+    Judged,
     Report,
     Verdict,
-    missing_by_reason,
 )
 from gprl_lightning.benchmarks.questions import Question
 from gprl_lightning.benchmarks.sources import PublishedFile
 from gprl_lightning.runtime.chat import ChatRequest
 
-REPO, REVISION = "lmarena-ai/arena-hard-auto", "15f3746e21432264ce9b453999bde4f3c946d2e6"
 BASELINES = {
     "arena-hard-v0.1": "gpt-4-0314",
     "hard_prompt": "o3-mini-2025-01-31",
@@ -51,7 +58,6 @@ ALONE = (
     "Style control is fitted to this model's battles alone; the leaderboard's is fitted to all its "
     "models at once. Give benchmark.options.others=FOLDER with their judgements by this judge."
 )
-ORDERS = ("baseline_first", "model_first")
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,7 @@ class ArenaHard:
 
     def files(self) -> list[PublishedFile]:
         """Return the questions and the baselines' answers."""
-        names = ["question.jsonl"] + [
-            f"model_answer/{BASELINES[c]}.jsonl" for c in CATEGORIES[self.version]
-        ]
-        paths = [f"{self._folder}/{name}" for name in names]
-        return [PublishedFile(path, REPO, REVISION, path) for path in paths]
+        return published_files(self.version)
 
     def load(self, folder: Path) -> list[Question]:
         """Read the questions, each with the answer of its category's baseline."""
@@ -121,9 +123,7 @@ class ArenaHard:
         """Write ``model_answer/MODEL.jsonl``, with the style counts if tokens can be counted."""
         count, _ = token_counter()
         rows = []
-        for q in questions:
-            if q.uid not in contestant.answers:
-                continue
+        for q in contestant.answered(questions):
             text = contestant.answers[q.uid][0]
             row: dict[str, Any] = {
                 "uid": q.uid,
@@ -154,8 +154,7 @@ class ArenaHard:
         """Return two comparisons for each question, one in each order."""
         return [
             Comparison(q.uid, order, self._request(q, contestant.answers[q.uid][0], order))
-            for q in questions
-            if q.uid in contestant.answers
+            for q in contestant.answered(questions)
             for order in ORDERS
         ]
 
@@ -163,102 +162,78 @@ class ArenaHard:
         ((baseline,),) = question.references.values()
         first, second = (baseline, answer) if order == "baseline_first" else (answer, baseline)
         texts = {"{QUESTION}": question.turns[0], "{ANSWER_A}": first, "{ANSWER_B}": second}
-        user = re.sub(
-            r"\{QUESTION\}|\{ANSWER_[AB]\}",
-            lambda m: texts[m[0]],
-            judge_prompt("arena_hard_user.txt"),
-        )
+        user = filled(judge_prompt("arena_hard_user.txt"), texts)
         creative = question.category == "creative_writing"
         system = judge_prompt("arena_hard_creative.txt" if creative else "arena_hard.txt")
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         return ChatRequest(messages, temperature=0.0, max_tokens=self.judge_max_tokens)
 
-    def report(
-        self,
-        questions: Sequence[Question],
-        contestant: Contestant,
-        verdicts: Sequence[Verdict],
-        judge: str,
-        folder: Path,
-    ) -> Report:
+    def report(self, judged: Judged) -> Report:
         """Write ``model_judgment/JUDGE/MODEL.jsonl``, and return the win rates by category.
 
         A question of which one game has no label is left out whole, as in the authors' script.
         """
-        games = games_of(verdicts)
-        self._write_judgments(questions, contestant, games, judge, folder)
-        known = {q.uid: q for q in questions}
-        labels = {
-            uid: tuple(label_of(game[order].text) for order in ORDERS)
-            for uid, game in games.items()
-        }
-        unread = [
-            game[order]
-            for game in games.values()
-            for order in ORDERS
-            if game[order].text is not None and label_of(game[order].text) is None
-        ]
+        games = games_of(judged.verdicts)
+        self._write_judgments(judged, games)
+        pairs = {uid: pair for uid, game in games.items() if (pair := labels_of(game)) is not None}
         figures: list[Figure] = []
-        notes = []
-        count, why_not = token_counter()
         for category in CATEGORIES[self.version]:
-            pairs = {
-                uid: (first, second)
-                for uid, (first, second) in labels.items()
-                if known[uid].category == category and first is not None and second is not None
-            }
-            if not pairs:
-                continue
-            battles = [scores.battles(*pair) for pair in pairs.values()]
-            figures.append(win_rate_figure(self.version, category, battles))
-            if count is not None:
-                styles = [_styles(known[uid], contestant, count) for uid in pairs]
-                others = self._others(judge, category, contestant.model)
-                own = StyledBattles(battles, styles)
-                figures.append(style_figure(self.version, category, own, others))
-        if why_not is not None or self.others is None:
-            notes.append(why_not or ALONE)
-        missing = missing_by_reason(verdicts, unread)
-        both = [p for p in labels.values() if p[0] is not None and p[1] is not None]
-        bias = position_bias([fmean(map(scores.first_wins, p)) for p in both])
-        if both:
-            notes.append(disagreement(both))
-        if figures and contestant.answers:
-            lengths = [len(a[0]) for a in contestant.answers.values()]
+            of_category = [q for q in judged.questions if q.category == category and q.uid in pairs]
+            if of_category:
+                figures += self._figures(judged, category, of_category, pairs)
+        _, why_not = token_counter()
+        notes = [why_not or ALONE] if why_not is not None or self.others is None else []
+        if pairs:
+            notes.append(disagreement(list(pairs.values())))
+        if figures:
+            lengths = [len(a[0]) for a in judged.contestant.answers.values()]
             figures.append(Figure("length", "characters in an answer", fmean(lengths)))
-        return Report(tuple(figures), len(verdicts), missing, bias, tuple(notes))
+        bias = position_bias([fmean(map(scores.first_wins, p)) for p in pairs.values()])
+        missing = judged.missing(lambda v: label_of(v.text))
+        return Report(tuple(figures), len(judged.verdicts), missing, bias, tuple(notes))
 
-    def _others(self, judge: str, category: str, model: str) -> list[StyledBattles]:
-        count, _ = token_counter()
-        if self.others is None or count is None:
-            return []
-        return read_others(Path(self.others) / self._folder, judge, category, model, count)
-
-    def _write_judgments(
+    def _figures(
         self,
+        judged: Judged,
+        category: str,
         questions: Sequence[Question],
-        contestant: Contestant,
-        games: Mapping[str, Mapping[str, Verdict]],
-        judge: str,
-        folder: Path,
-    ) -> None:
+        pairs: Mapping[str, tuple[str, str]],
+    ) -> list[Figure]:
+        """Return the win rate of one category and, if tokens can be counted, at equal style."""
+        battles = [scores.battles(*pairs[q.uid]) for q in questions]
+        figures = [win_rate_figure(self.version, category, battles)]
+        count, _ = token_counter()
+        if count is not None:
+            styles = [_styles(q, judged.answer(q.uid), count) for q in questions]
+            others = self._others(judged, category, count)
+            own = StyledBattles(battles, styles)
+            figures.append(style_figure(self.version, category, own, others))
+        return figures
+
+    def _others(self, judged: Judged, category: str, count: CountTokens) -> list[StyledBattles]:
+        if self.others is None:
+            return []
+        place = Path(self.others) / self._folder
+        return read_others(place, judged.judge, category, judged.contestant.model, count)
+
+    def _write_judgments(self, judged: Judged, games: Mapping[str, Mapping[str, Verdict]]) -> None:
         rows = [
             {
                 "uid": q.uid,
                 "category": q.category,
-                "judge": judge,
-                "model": contestant.model,
+                "judge": judged.judge,
+                "model": judged.contestant.model,
                 "baseline": next(iter(q.references)),
                 "games": [game_row(games[q.uid][order]) for order in ORDERS],
             }
-            for q in questions
+            for q in judged.questions
             if q.uid in games
         ]
-        place = folder / self._folder / "model_judgment" / one_line(judge)
-        write_jsonl(place / f"{one_line(contestant.model)}.jsonl", rows)
+        place = judged.folder / self._folder / "model_judgment" / one_line(judged.judge)
+        write_jsonl(place / f"{one_line(judged.contestant.model)}.jsonl", rows)
 
 
-def _styles(question: Question, contestant: Contestant, count: CountTokens) -> tuple[Style, Style]:
+def _styles(question: Question, answer: str, count: CountTokens) -> tuple[Style, Style]:
     """Return the style of the model's answer and of the baseline's."""
     ((baseline,),) = question.references.values()
-    return style_of(contestant.answers[question.uid][0], count), style_of(baseline, count)
+    return style_of(answer, count), style_of(baseline, count)

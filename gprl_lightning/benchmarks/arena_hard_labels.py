@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gprl_lightning.benchmarks.arena_hard_scores import LABEL_SCORES, first_wins
 from gprl_lightning.benchmarks.protocol import Verdict
 from gprl_lightning.runtime.chat import Answer
 
+ORDERS = ("baseline_first", "model_first")
 LABELS = (r"\[\[([AB<>=]+)\]\]", r"\[([AB<>=]+)\]")
 
 
@@ -24,6 +25,12 @@ def label_of(text: str | None) -> str | None:
         if found:
             return found[-1] if found[-1] in LABEL_SCORES else None
     return None
+
+
+def labels_of(game: Mapping[str, Verdict]) -> tuple[str, str] | None:
+    """Return the labels of a question's two games in `ORDERS`; None if one of them has none."""
+    first, second = (label_of(game[order].text) for order in ORDERS)
+    return None if first is None or second is None else (first, second)
 
 
 def games_of(verdicts: Sequence[Verdict]) -> dict[str, dict[str, Verdict]]:
@@ -44,7 +51,7 @@ def game_row(verdict: Verdict) -> dict[str, Any] | None:
     }
 
 
-def disagreement(pairs: Sequence[tuple[str | None, ...]]) -> str:
+def disagreement(pairs: Sequence[tuple[str, str]]) -> str:
     """Say in how many questions the two orders name different winners."""
     both = [[first_wins(label) for label in pair] for pair in pairs]
     torn = sum((a > 0.5 and b > 0.5) or (a < 0.5 and b < 0.5) for a, b in both)

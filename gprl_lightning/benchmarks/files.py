@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ PROMPTS = Path(__file__).parent / "prompts"
 def judge_prompt(name: str) -> str:
     """Return a judge's prompt as its authors published it; see ``prompts/README.md``."""
     return (PROMPTS / name).read_text(encoding="utf8")
+
+
+def filled(template: str, fields: Mapping[str, str]) -> str:
+    """Return a template with each field, such as ``{question}``, replaced by its text.
+
+    All at once, so that a text that looks like a field stays a text.
+    """
+    pattern = "|".join(re.escape(name) for name in fields)
+    return re.sub(pattern, lambda m: fields[m[0]], template)
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gprl_lightning.benchmarks.protocol import Comparison, Verdict
 from gprl_lightning.config.benchmark import JudgeConfig
 from gprl_lightning.runtime.answer_cache import AnswerCache
-from gprl_lightning.runtime.chat import Answer, Price, Usage
+from gprl_lightning.runtime.chat import Answer, ChatRequest, Price, Usage
 from gprl_lightning.runtime.endpoint import BlockingEndpoint, EndpointOptions
 
 CHARACTERS_PER_TOKEN = 4  # of English prose; for the estimate alone
@@ -49,10 +49,10 @@ def estimate(
         cache: the folder of its answers.
         tokens: how long one of its answers is expected to be.
     """
-    asked = [c for c in comparisons if c.decided is None]
+    asked = requests_of(comparisons, judge)
     stored = AnswerCache(cache)
-    new = [c for c in asked if stored.get(c.request.body(model)) is None]
-    characters = sum(len(m["content"]) for c in new for m in c.request.messages)
+    new = [request for request in asked if stored.get(request.body(model)) is None]
+    characters = sum(len(m["content"]) for request in new for m in request.messages)
     return Estimate(
         calls=len(new),
         cached=len(asked) - len(new),
@@ -60,6 +60,12 @@ def estimate(
         completion_tokens=tokens * len(new),
         price=price_of(judge),
     )
+
+
+def requests_of(comparisons: Sequence[Comparison], judge: JudgeConfig) -> list[ChatRequest]:
+    """Return what the judge is asked, in the comparisons' order, with ``judge.extra`` added."""
+    asked = [c.request for c in comparisons if c.decided is None]
+    return [replace(request, extra={**request.extra, **judge.extra}) for request in asked]
 
 
 def price_of(judge: JudgeConfig) -> Price | None:
@@ -84,9 +90,9 @@ def ask_judge(
         backoff=judge.backoff,
         longest_wait=judge.longest_wait,
     )
-    asked = [c for c in comparisons if c.decided is None]
+    asked = requests_of(comparisons, judge)
     with BlockingEndpoint(options, cache) as endpoint:
-        results = iter(endpoint.ask_all([c.request for c in asked], print_progress("judged")))
+        results = iter(endpoint.ask_all(asked, print_progress("judged")))
         usage = endpoint.usage
     verdicts = [
         Verdict(c, next(results) if c.decided is None else Answer(c.decided)) for c in comparisons

@@ -19,9 +19,8 @@ from gprl_lightning.benchmarks.protocol import (
     Comparison,
     Contestant,
     Figure,
+    Judged,
     Report,
-    Verdict,
-    missing_by_reason,
 )
 from gprl_lightning.benchmarks.questions import Question
 from gprl_lightning.benchmarks.sources import PublishedFile
@@ -118,8 +117,7 @@ class MTBench:
                 "choices": [{"index": 0, "turns": list(contestant.answers[q.uid])}],
                 "tstamp": 0.0,
             }
-            for q in questions
-            if q.uid in contestant.answers
+            for q in contestant.answered(questions)
         ]
         name = one_line(contestant.model)
         return write_jsonl(folder / "data/mt_bench/model_answer" / f"{name}.jsonl", rows)
@@ -142,62 +140,42 @@ class MTBench:
         return [
             Comparison(q.uid, f"turn_{turn}", grading(q, contestant.answers[q.uid], turn))
             for turn in JUDGES
-            for q in questions
-            if q.uid in contestant.answers and len(q.turns) >= turn
+            for q in contestant.answered(questions)
+            if len(q.turns) >= turn
         ]
 
-    def report(
-        self,
-        questions: Sequence[Question],
-        contestant: Contestant,
-        verdicts: Sequence[Verdict],
-        judge: str,
-        folder: Path,
-    ) -> Report:
+    def report(self, judged: Judged) -> Report:
         """Write ``model_judgment/JUDGE_single.jsonl``, and return the mean grades.
 
         The interval is a bootstrap over questions, and ours: the authors give none.
         """
-        ratings = [rating(v.text) for v in verdicts]
-        self._write_judgments(questions, contestant, verdicts, judge, folder)
-        unread = [
-            v for v, r in zip(verdicts, ratings, strict=True) if v.text is not None and r is None
-        ]
-        missing = missing_by_reason(verdicts, unread)
-        found = [(v, r) for v, r in zip(verdicts, ratings, strict=True) if r is not None]
+        self._write_judgments(judged)
+        wanted, missing = len(judged.verdicts), judged.missing(lambda v: rating(v.text))
+        found = [(v, r) for v in judged.verdicts if (r := rating(v.text)) is not None]
         if not found:
-            return Report((), len(verdicts), missing)
+            return Report((), wanted, missing)
         by_question: dict[str, list[float]] = {}
         for verdict, grade in found:
             by_question.setdefault(verdict.comparison.uid, []).append(grade)
         low, high = bootstrap_interval(list(by_question.values()))
         interval = "95 %, bootstrap over questions (ours)"
         figures = [Figure("score", "score", fmean(r for _, r in found), low, high, interval)]
-        categories = {q.uid: q.category for q in questions}
         figures += _means([(v.comparison.part, r) for v, r in found])
-        figures += _means([(categories[v.comparison.uid], r) for v, r in found])
-        return Report(tuple(figures), len(verdicts), missing)
+        figures += _means([(judged.question(v).category, r) for v, r in found])
+        return Report(tuple(figures), wanted, missing)
 
-    def _write_judgments(
-        self,
-        questions: Sequence[Question],
-        contestant: Contestant,
-        verdicts: Sequence[Verdict],
-        judge: str,
-        folder: Path,
-    ) -> None:
-        prompts = {q.uid: q.row["prompts"] for q in questions}
+    def _write_judgments(self, judged: Judged) -> None:
         rows = []
-        for verdict in verdicts:
+        for verdict in judged.verdicts:
             if not isinstance(verdict.result, Answer):
                 continue
-            comparison = verdict.comparison
+            comparison, prompts = verdict.comparison, judged.question(verdict).row["prompts"]
             turn, grade = int(comparison.part.removeprefix("turn_")), rating(verdict.text)
             rows.append(
                 {
                     "question_id": int(comparison.uid),
-                    "model": contestant.model,
-                    "judge": [judge, prompts[comparison.uid][turn]["name"]],
+                    "model": judged.contestant.model,
+                    "judge": [judged.judge, prompts[turn]["name"]],
                     "user_prompt": comparison.request.messages[-1]["content"],
                     "judgment": verdict.text,
                     "score": UNREAD if grade is None else grade,
@@ -205,8 +183,8 @@ class MTBench:
                     "tstamp": 0.0,
                 }
             )
-        place = folder / "data/mt_bench/model_judgment"
-        write_jsonl(place / f"{one_line(judge)}_single.jsonl", rows)
+        place = judged.folder / "data/mt_bench/model_judgment"
+        write_jsonl(place / f"{one_line(judged.judge)}_single.jsonl", rows)
 
 
 def grading(question: Question, answers: Sequence[str], turn: int) -> ChatRequest:

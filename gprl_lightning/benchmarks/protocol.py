@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from gprl_lightning.benchmarks.questions import Answers, Question
 from gprl_lightning.benchmarks.sources import PublishedFile
 from gprl_lightning.runtime.chat import Answer, ChatRequest, Failure
+
+UNREADABLE = "no verdict in the text"  # why a verdict is missing
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,10 @@ class Contestant:
 
     model: str
     answers: Answers
+
+    def answered(self, questions: Sequence[Question]) -> list[Question]:
+        """Return the questions that it has an answer to, in their order."""
+        return [q for q in questions if q.uid in self.answers]
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,50 @@ class Verdict:
     def text(self) -> str | None:
         """The judge's words, or None if there are none."""
         return None if isinstance(self.result, Failure) else self.result.text
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All that a report is made of.
+
+    Attributes:
+        questions: that were asked.
+        contestant: who answered.
+        verdicts: one for each comparison that was wanted.
+        judge: the name of the model that gave them.
+        folder: takes the verdicts in the benchmark's own form.
+    """
+
+    questions: Sequence[Question]
+    contestant: Contestant
+    verdicts: Sequence[Verdict]
+    judge: str
+    folder: Path
+
+    def question(self, verdict: Verdict) -> Question:
+        """Return the question that a verdict is of."""
+        return self._by_uid[verdict.comparison.uid]
+
+    @cached_property
+    def _by_uid(self) -> dict[str, Question]:
+        return {q.uid: q for q in self.questions}
+
+    def answer(self, uid: str) -> str:
+        """Return the contestant's first answer to a question."""
+        return self.contestant.answers[uid][0]
+
+    def missing(self, read: Callable[[Verdict], object]) -> dict[str, int]:
+        """Count the verdicts that are lost, by the reason.
+
+        Args:
+            read: returns what a verdict says, or None if its text makes no sense.
+        """
+        reasons = [
+            v.result.kind if isinstance(v.result, Failure) else UNREADABLE
+            for v in self.verdicts
+            if isinstance(v.result, Failure) or read(v) is None
+        ]
+        return dict(Counter(reasons))
 
 
 @dataclass(frozen=True)
@@ -149,19 +200,6 @@ class Benchmark(Protocol):
         """Return all verdicts that are wanted."""
         ...
 
-    def report(
-        self,
-        questions: Sequence[Question],
-        contestant: Contestant,
-        verdicts: Sequence[Verdict],
-        judge: str,
-        folder: Path,
-    ) -> Report:
-        """Score the verdicts, and write them to `folder` in the benchmark's own form."""
+    def report(self, judged: Judged) -> Report:
+        """Score the verdicts, and write them to the folder in the benchmark's own form."""
         ...
-
-
-def missing_by_reason(verdicts: Sequence[Verdict], unread: Sequence[Verdict]) -> dict[str, int]:
-    """Count the verdicts without a result, and those of `unread`, whose text makes no sense."""
-    reasons = [v.result.kind for v in verdicts if isinstance(v.result, Failure)]
-    return dict(Counter([*reasons, *["no verdict in the text"] * len(unread)]))

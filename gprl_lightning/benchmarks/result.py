@@ -21,6 +21,7 @@ class Result:
     Attributes:
         method: the run's name, by which tables sort.
         judge: the name that the endpoint was asked for; `judge_reported` is its own word.
+        judge_extra: fields of the judge's requests that the benchmark's authors do not send.
         published_questions: True if the questions are those that were published, all of them;
             None if nobody can tell.
         biased: True if the judge's position bias is too large to be ignored.
@@ -33,6 +34,7 @@ class Result:
     judge: str
     published_judge: str
     judge_reported: tuple[str, ...]
+    judge_extra: Mapping[str, Any]
     questions: int
     published_questions: bool | None
     report: Report
@@ -56,6 +58,10 @@ class Result:
             found.append(
                 f"Judged by {self.judge}, not by the published judge {self.published_judge}: not "
                 "comparable with published figures."
+            )
+        if self.judge_extra:
+            found.append(
+                f"The judge was asked with {dict(self.judge_extra)}, which is not published."
             )
         if self.published_questions is False:
             found.append(f"{self.questions} questions, which are not the published set.")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from gprl_lightning.benchmarks.answering import answer_questions
+from gprl_lightning.benchmarks.journal import JOURNAL, Journal
 from gprl_lightning.benchmarks.judging import (
     ask_judge,
     estimate,
@@ -21,15 +22,17 @@ from gprl_lightning.benchmarks.judging import (
     print_progress,
     reported_models,
 )
-from gprl_lightning.benchmarks.protocol import Benchmark, Contestant, Report
+from gprl_lightning.benchmarks.protocol import Benchmark, Contestant, Judged, Report
 from gprl_lightning.benchmarks.questions import Question, fingerprint
 from gprl_lightning.benchmarks.result import RESULT_FILE, Result, print_result, write_result
 from gprl_lightning.benchmarks.sources import fetch, require_files
 from gprl_lightning.config import Config
 from gprl_lightning.core.batch import PromptBatch
+from gprl_lightning.core.checksum import checksum
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy
+from gprl_lightning.models.tokenizer_files import tokenizer_fingerprint
 from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
 
@@ -39,8 +42,8 @@ ASSUMED_CHARACTERS = 2000  # of an answer that is not made yet; for the estimate
 def run_benchmark(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     """Run one benchmark. Return its first figure, or None if there is none.
 
-    Without ``judge.base_url`` the answers are written, and judged by nobody; with
-    ``benchmark.plan=true`` nothing is made, and the judge's cost is told.
+    Without ``judge.base_url`` the answers are written, and judged by nobody. With ``plan=true``
+    nothing is made, and the judge's cost is told.
 
     Raises:
         ConfigError: no benchmark is chosen, or its files cannot be had or are not as published.
@@ -53,13 +56,13 @@ def run_benchmark(config: Config, cfg: DictConfig, folder: Path) -> float | None
     planned = partial(
         estimate, judge=config.judge, model=judge_model, cache=cache, tokens=benchmark.judge_tokens
     )
-    if section.plan:
+    if config.plan:
         print("Plan: " + planned(benchmark.comparisons(questions, assumed(questions))).line())
         return None
     begin(cfg, folder)
     (folder / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's
     started = time.perf_counter()
-    contestant, notes = contestant_of(config, cfg, benchmark, questions)
+    contestant, notes = contestant_of(config, cfg, benchmark, questions, folder)
     file = benchmark.write_answers(questions, contestant, folder)
     print(f"{len(contestant.answers)} answers: {file}")
     answered = time.perf_counter()
@@ -69,7 +72,7 @@ def run_benchmark(config: Config, cfg: DictConfig, folder: Path) -> float | None
     comparisons = benchmark.comparisons(questions, contestant)
     print("Judging: " + planned(comparisons).line(), flush=True)
     verdicts, usage = ask_judge(comparisons, config.judge, judge_model, cache)
-    report = benchmark.report(questions, contestant, verdicts, judge_model, folder)
+    report = benchmark.report(Judged(questions, contestant, verdicts, judge_model, folder))
     result = Result(
         benchmark=benchmark.name,
         method=config.name,
@@ -77,6 +80,7 @@ def run_benchmark(config: Config, cfg: DictConfig, folder: Path) -> float | None
         judge=judge_model,
         published_judge=benchmark.judge_model,
         judge_reported=reported_models(verdicts),
+        judge_extra=config.judge.extra,
         questions=len(questions),
         published_questions=published,
         report=replace(report, notes=(*notes, *report.notes)),
@@ -109,34 +113,37 @@ def make_benchmark(config: Config) -> Benchmark:
 def load_questions(config: Config, benchmark: Benchmark) -> tuple[list[Question], bool | None]:
     """Return the questions to ask, and whether they are those that were published.
 
-    None says that nobody can tell: we have never seen them.
+    Downloaded ones are, by the checksums of their files; those of a folder, by what they say. None
+    tells that we have never seen the published ones.
 
     Raises:
-        ConfigError: downloaded questions are not the published ones.
+        ConfigError: a file cannot be had, or is not the published one.
     """
-    section, files = config.benchmark, benchmark.files()
-    if section.path is not None:
-        folder = require_files(files, Path(section.path).expanduser())
-    else:
+    section, files, expected = config.benchmark, benchmark.files(), benchmark.published_fingerprint
+    published: bool | None
+    if section.path is None:
         folder = fetch(files, Path(config.paths.cache) / "benchmarks" / benchmark.name)
-    questions, expected = benchmark.load(folder), benchmark.published_fingerprint
-    found = fingerprint(questions)
-    if section.path is None and expected not in (None, found):
-        raise ConfigError(
-            f"{benchmark.name}: expected questions with the fingerprint {expected}; those that "
-            f"were downloaded to {folder} have {found}. Give benchmark.path=FOLDER to use others."
-        )
-    limit = section.limit
-    published = None if expected is None else expected == found
-    if limit is not None and limit < len(questions):
-        return questions[:limit], False
+        questions = benchmark.load(folder)
+        published = True if all(file.sha256 for file in files) else None
+    else:
+        questions = benchmark.load(require_files(files, Path(section.path).expanduser()))
+        published = None if expected is None else expected == fingerprint(questions)
+    if section.limit is not None and section.limit < len(questions):
+        return questions[: section.limit], False
     return questions, published
 
 
 def contestant_of(
-    config: Config, cfg: DictConfig, benchmark: Benchmark, questions: Sequence[Question]
+    config: Config,
+    cfg: DictConfig,
+    benchmark: Benchmark,
+    questions: Sequence[Question],
+    folder: Path,
 ) -> tuple[Contestant, tuple[str, ...]]:
-    """Return the answers of a file, or the policy's, and what is to be said of them."""
+    """Return the answers of a file, or the policy's, and what is to be said of them.
+
+    The policy's are kept in the run's folder as they are made, and not made again there.
+    """
     section = config.benchmark
     if section.answers is not None:
         contestant = benchmark.read_answers(Path(section.answers), questions)
@@ -147,24 +154,47 @@ def contestant_of(
         config.policy, policy_folder(config.policy.path, config.paths.cache), temperature=1.0
     )
     policy.to("cuda" if torch.cuda.is_available() else "cpu")
-    sampler: Sampler = instantiate(cfg.rollout.sampler)
-    sampler.weights_changed(policy, 0)
+    longest = section.max_new_tokens or benchmark.max_new_tokens
+    made_by = {
+        "benchmark": benchmark.name,
+        "questions": fingerprint(questions),
+        "policy": checksum(policy.named_parameters()),
+        "tokenizer": tokenizer_fingerprint(policy.tokenizer),
+        "first_prompt": policy.chat.text(questions[0].messages(()), generation=True),
+        "sampler": cfg.rollout.sampler["_target_"],
+        "seed": config.seed,
+        "max_new_tokens": longest,
+        "batch_size": section.batch_size,
+    }
     answers, no_room = answer_questions(
         policy,
         questions,
         benchmark.temperature,
-        partial(draw, sampler, config.seed),
-        section.max_new_tokens or benchmark.max_new_tokens,
+        partial(draw, ready_sampler(cfg, policy), config.seed),
+        longest,
         section.batch_size,
         print_progress("answered"),
+        Journal(folder / JOURNAL, made_by),
     )
     model = section.model or Path(config.policy.path).name
     note = f"{no_room} answers are empty: their prompts fill the policy's context."
     return Contestant(model, answers), (note,) if no_room else ()
 
 
+def ready_sampler(cfg: DictConfig, policy: Policy) -> Callable[[], Sampler]:
+    """Return what makes the sampler, with the policy's weights, when it is first wanted."""
+
+    @cache
+    def make() -> Sampler:
+        sampler: Sampler = instantiate(cfg.rollout.sampler)
+        sampler.weights_changed(policy, 0)
+        return sampler
+
+    return make
+
+
 def draw(
-    sampler: Sampler,
+    sampler: Callable[[], Sampler],
     seed: int,
     policy: Policy,
     prompts: PromptBatch,
@@ -180,7 +210,7 @@ def draw(
         top_k=1 if greedy else 0,
     )
     device = next(policy.parameters()).device
-    return sampler.sample(policy, prompts.to(device), sampling, seed).responses
+    return sampler().sample(policy, prompts.to(device), sampling, seed).responses
 
 
 def assumed(questions: Sequence[Question]) -> Contestant:

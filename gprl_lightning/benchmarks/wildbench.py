@@ -18,14 +18,14 @@ from gprl_lightning.benchmarks.intervals import position_bias
 from gprl_lightning.benchmarks.protocol import (
     Comparison,
     Contestant,
+    Judged,
     Report,
     Verdict,
-    missing_by_reason,
 )
 from gprl_lightning.benchmarks.questions import Question
 from gprl_lightning.benchmarks.sources import PublishedFile
-from gprl_lightning.benchmarks.wildbench_prompts import grading, pair, shown
-from gprl_lightning.benchmarks.wildbench_verdicts import grade_of, judgment_row, outcome_of
+from gprl_lightning.benchmarks.wildbench_prompts import grading, pair
+from gprl_lightning.benchmarks.wildbench_verdicts import judgment_row, verdict_of
 from gprl_lightning.core.batch import Message
 from gprl_lightning.runtime.chat import Answer
 
@@ -115,8 +115,7 @@ class WildBench:
                 "dataset": "wild_bench_v2",
                 "primary_tag": q.category,
             }
-            for q in questions
-            if q.uid in contestant.answers
+            for q in contestant.answered(questions)
         ]
         name = one_line(contestant.model)
         return write_json(folder / "result_dirs/wild_bench_v2" / f"{name}.json", rows)
@@ -136,11 +135,7 @@ class WildBench:
         Which answer stands first is drawn once for each reference model, as in the authors' script.
         Empty answers are decided by its rules, without the judge.
         """
-        found = [
-            grading(q, contestant.answers[q.uid][0])
-            for q in questions
-            if q.uid in contestant.answers
-        ]
+        found = [grading(q, contestant.answers[q.uid][0]) for q in contestant.answered(questions)]
         for model in self._references:
             coin = random.Random(ORDER_SEED)
             for q in questions:
@@ -150,57 +145,36 @@ class WildBench:
                     found.append(pair(q, model, answer, other, model_first))
         return found
 
-    def report(
-        self,
-        questions: Sequence[Question],
-        contestant: Contestant,
-        verdicts: Sequence[Verdict],
-        judge: str,
-        folder: Path,
-    ) -> Report:
+    def report(self, judged: Judged) -> Report:
         """Write the gradings and the comparisons under ``eval_results/``; return the scores."""
-        known = {q.uid: q for q in questions}
-        grades, outcomes, unread = [], [], []
-        for verdict in verdicts:
-            question, part = known[verdict.comparison.uid], verdict.comparison.part
-            answer = contestant.answers[question.uid][0]
-            if part == "score":
-                grade = grade_of(verdict.text)
-                if grade is not None:
-                    grades.append(scores.Grade(question.row["tags"], shown(answer), grade))
-            else:
-                grade = outcome_of(question, answer, verdict)
-                if grade is not None:
-                    outcomes.append(grade)
-            if grade is None and verdict.text is not None:
-                unread.append(verdict)
-        self._write_judgments(known, contestant, verdicts, judge, folder)
-        figures = scores.score_figures(grades)
+
+        def read(verdict: Verdict) -> scores.Grade | scores.Outcome | None:
+            question = judged.question(verdict)
+            return verdict_of(question, judged.answer(question.uid), verdict)
+
+        _write_judgments(judged)
+        found = [read(v) for v in judged.verdicts]
+        outcomes = [o for o in found if isinstance(o, scores.Outcome)]
+        figures = scores.score_figures([g for g in found if isinstance(g, scores.Grade)])
         for model in self._references:
             own = [o for o in outcomes if o.reference == model]
             figures += scores.reward_figures(own, model, self.length_margin)
         figures += scores.mix_figures(outcomes, self._references, self.length_margin)
         asked = [o.first_wins for o in outcomes if scores.EMPTY not in (o.answer, o.other)]
-        missing = missing_by_reason(verdicts, unread)
-        return Report(tuple(figures), len(verdicts), missing, position_bias(asked))
+        wanted, missing = len(judged.verdicts), judged.missing(read)
+        return Report(tuple(figures), wanted, missing, position_bias(asked))
 
-    def _write_judgments(
-        self,
-        known: dict[str, Question],
-        contestant: Contestant,
-        verdicts: Sequence[Verdict],
-        judge: str,
-        folder: Path,
-    ) -> None:
-        files: dict[str, list[dict[str, Any]]] = {}
-        for verdict in verdicts:
-            if isinstance(verdict.result, Answer):
-                question = known[verdict.comparison.uid]
-                place, row = judgment_row(question, contestant, verdict, one_line(judge))
-                if row is not None:
-                    files.setdefault(place, []).append(row)
-        for place, rows in files.items():
-            write_json(folder / "eval_results" / place, rows)
+
+def _write_judgments(judged: Judged) -> None:
+    files: dict[str, list[dict[str, Any]]] = {}
+    for verdict in judged.verdicts:
+        if isinstance(verdict.result, Answer):
+            question, judge = judged.question(verdict), one_line(judged.judge)
+            place, row = judgment_row(question, judged.contestant, verdict, judge)
+            if row is not None:
+                files.setdefault(place, []).append(row)
+    for place, rows in files.items():
+        write_json(judged.folder / "eval_results" / place, rows)
 
 
 def _reference_file(model: str) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 
-from gprl_lightning.benchmarks.files import judge_prompt
+from gprl_lightning.benchmarks.files import filled, judge_prompt
 from gprl_lightning.benchmarks.protocol import Comparison
 from gprl_lightning.benchmarks.questions import Question
 from gprl_lightning.benchmarks.wildbench_scores import CUT, EMPTY
@@ -24,7 +23,12 @@ def shortened(text: str) -> str:
     return text if len(words) <= MAX_WORDS else " ".join(words[:MAX_WORDS]) + CUT
 
 
-def _filled(template: str, question: Question, **texts: str) -> ChatRequest:
+def kept(answer: str) -> str:
+    """Return an answer as the authors' files keep it: as shown, without the spaces around it."""
+    return shown(answer).strip()
+
+
+def _request(template: str, question: Question, **texts: str) -> ChatRequest:
     history = "".join(f"{m['role'].upper()}: {m['content']}\n\n" for m in question.history)
     fields = {
         "history": shortened(history),
@@ -32,22 +36,22 @@ def _filled(template: str, question: Question, **texts: str) -> ChatRequest:
         "checklist": "".join(f"- {item}\n" for item in question.row["checklist"]),
         **texts,
     }
-    pattern = "|".join(rf"\{{\${name}\}}" for name in fields)
-    prompt = re.sub(pattern, lambda m: fields[m[0][2:-1]], judge_prompt(template))
+    named = {f"{{${name}}}": text for name, text in fields.items()}
+    prompt = filled(judge_prompt(template), named)
     messages = [{"role": "user", "content": prompt}]
     form = {"response_format": {"type": "json_object"}}
     return ChatRequest(messages, temperature=0.0, max_tokens=1024, extra=form)
 
 
 def grading(question: Question, answer: str) -> Comparison:
-    request = _filled("wildbench_score.md", question, model_output=shortened(answer))
+    request = _request("wildbench_score.md", question, model_output=shortened(answer))
     decided = None if answer.strip() else json.dumps({"score": "1"})
     return Comparison(question.uid, "score", request, decided)
 
 
 def pair(question: Question, model: str, answer: str, other: str, model_first: bool) -> Comparison:
     first, second = (answer, other) if model_first else (other, answer)
-    request = _filled(
+    request = _request(
         "wildbench_pairwise.md", question, candidate_A=shown(first), candidate_B=shown(second)
     )
     decided = None

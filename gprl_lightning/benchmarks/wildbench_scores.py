@@ -1,8 +1,9 @@
 """From WildBench's gradings and comparisons to WB-Score and WB-Reward.
 
 As in the authors' ``_create_tables.py``: a grade s counts (s − 5) · 2, shown ×10; a comparison
-counts 1, ½, 0, −½ or −1, shown ×100. Each is given as the mean over all, and as the weighted mean
-over five groups of tasks, of which cut and empty answers are left out.
+counts 1, ½, 0, −½ or −1, shown ×100, and 0 if one of its answers is cut or empty. Each is given as
+the mean over all, and as the weighted mean over five groups of tasks, of which cut and empty
+answers are left out.
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ class Outcome:
     model_first: bool
 
     @property
+    def whole(self) -> bool:
+        """True if neither of the answers is cut or empty."""
+        return _whole(self.answer) and _whole(self.other)
+
+    @property
     def first_wins(self) -> float:
         """1 if the answer that stood first won, ½ for a tie, 0 if it lost."""
         first = self.extent if self.model_first else -self.extent
@@ -67,11 +73,13 @@ class Outcome:
 
 
 def reward(outcome: Outcome, margin: int) -> float:
-    """Return the reward of a comparison: extent / 2.
+    """Return the reward of a comparison: extent / 2, or 0 if an answer is cut or empty.
 
     A slight win of an answer that is longer by more than `margin` characters is a tie; the
     reference's slight wins are treated alike. A margin below 0 changes nothing.
     """
+    if not outcome.whole:
+        return 0.0
     if abs(outcome.extent) == 1 and margin >= 0:
         longer = len(outcome.answer) - len(outcome.other)
         if longer * outcome.extent > margin:
@@ -134,10 +142,7 @@ def mix_figures(
     for k in dict.fromkeys((margin, -1)):
         means = [fmean(100 * reward(o, k) for o in group) for group in by_model]
         found.append(Figure(f"wb_reward_mix_k{k}", f"WB-Reward mix, {_margin(k)}", fmean(means)))
-    groups = [
-        [(o.tags, 100 * reward(o, margin)) for o in group if _whole(o.answer) and _whole(o.other)]
-        for group in by_model
-    ]
+    groups = [[(o.tags, 100 * reward(o, margin)) for o in group if o.whole] for group in by_model]
     if all(groups):
         mean = fmean(map(task_mean, groups))
         label = f"WB-Reward mix by task, {_margin(margin)}"

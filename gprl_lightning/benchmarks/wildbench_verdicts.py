@@ -9,8 +9,8 @@ from typing import Any
 from gprl_lightning.benchmarks.files import one_line
 from gprl_lightning.benchmarks.protocol import Contestant, Verdict
 from gprl_lightning.benchmarks.questions import Question
-from gprl_lightning.benchmarks.wildbench_prompts import shortened, shown
-from gprl_lightning.benchmarks.wildbench_scores import Outcome
+from gprl_lightning.benchmarks.wildbench_prompts import kept, shortened
+from gprl_lightning.benchmarks.wildbench_scores import Grade, Outcome
 
 CHOICES = ("A++", "A+", "A=B", "B+", "B++")
 
@@ -33,6 +33,14 @@ def grade_of(text: str | None) -> float | None:
         return None
 
 
+def verdict_of(question: Question, answer: str, verdict: Verdict) -> Grade | Outcome | None:
+    """Return what a verdict says of an answer; None if it makes no sense."""
+    if verdict.comparison.part != "score":
+        return outcome_of(question, answer, verdict)
+    grade = grade_of(verdict.text)
+    return None if grade is None else Grade(question.row["tags"], kept(answer), grade)
+
+
 def outcome_of(question: Question, answer: str, verdict: Verdict) -> Outcome | None:
     choice = None if verdict.text is None else parsed(verdict.text, "choice")
     if choice not in CHOICES:
@@ -42,8 +50,8 @@ def outcome_of(question: Question, answer: str, verdict: Verdict) -> Outcome | N
     return Outcome(
         reference=model,
         tags=question.row["tags"],
-        answer=shown(answer),
-        other=shown(question.references[model][0]),
+        answer=kept(answer),
+        other=kept(question.references[model][0]),
         extent=for_first if order == "model_first" else -for_first,
         model_first=order == "model_first",
     )
@@ -64,7 +72,7 @@ def judgment_row(
             "parsed_result": {"score": parsed(text, "score")},
             "model_test": contestant.model,
             "score": parsed(text, "score"),
-            "model_output": shortened(answer),
+            "model_output": shortened(answer).strip(),
             "result": text,
         }
         return place, row

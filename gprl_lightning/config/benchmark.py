@@ -21,7 +21,6 @@ class BenchmarkConfig:
     answers: str | None = None  # a file of answers in the benchmark's form; None: policy answers
     model: str | None = None  # the policy's name in files and tables; None: the last part of path
     limit: int | None = None  # the first so many questions; None: all
-    plan: bool = False  # say what the judge would cost, and stop
     max_new_tokens: int | None = None  # of an answer; None: as published
     batch_size: int = 16  # questions answered at once
     max_position_bias: float = 0.1  # a larger one marks every figure of the table; ours
@@ -44,6 +43,8 @@ class JudgeConfig:
     retries: int = 5
     backoff: float = 1.0  # seconds before the first retry; they double
     longest_wait: float = 300.0  # seconds before a retry, whatever the server's Retry-After says
+    # further fields of each request, as the server names them: vLLM's structured_outputs, …
+    extra: dict[str, Any] = field(default_factory=dict)
     cache: str | None = None  # folder of answers that are paid for; None: under paths.cache
     price_prompt: float | None = None  # of a million tokens, in any currency
     price_completion: float | None = None

@@ -100,7 +100,8 @@ class Config:
     checkpoint_every: int = 20
     # The settings are the sandbox's: a policy, prompts or reward from elsewhere are refused
     sandbox_only: bool = False
-    plan: bool = False  # print what a run will hold in memory, and stop before anything loads
+    # Print what a run will hold in memory, or a benchmark's judge will cost, and stop
+    plan: bool = False
     plan_memory_gb: float | None = None  # of the device to plan for; None: this machine's
     # A checkpoint or a run's folder to go on from; None: this run's own folder, if it has one
     ckpt_path: str | None = None
@@ -135,6 +136,8 @@ class Config:
             "benchmark",
         ]
         one_of("task", self.task, tasks)
+        plans = not self.plan or self.task in ("train_policy", "benchmark")
+        require("plan", plans, self.plan, f"false for task={self.task}, which has no plan")
         require("plan_memory_gb", (self.plan_memory_gb or 1) > 0, self.plan_memory_gb, "> 0")
         at_least("", self, 1, "iterations", "checkpoint_every", "threads")
         require("seed", 0 <= self.seed < 2**32, self.seed, "in [0, 2**32)")

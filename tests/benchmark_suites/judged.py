@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gprl_lightning.benchmarks.judging import ask_judge
-from gprl_lightning.benchmarks.protocol import Benchmark, Contestant, Report, Verdict
+from gprl_lightning.benchmarks.protocol import Benchmark, Contestant, Judged, Report, Verdict
 from gprl_lightning.benchmarks.questions import Question
 from gprl_lightning.config import JudgeConfig
 from tests.chat_server import ChatServer, Rule, chat_server
@@ -24,7 +24,7 @@ def judged(
     with chat_server(rule) as server:
         config = JudgeConfig(base_url=server.url, backoff=0.01, **judge)
         verdicts, _ = ask_judge(comparisons, config, "rule", folder / "cache")
-    report = benchmark.report(questions, contestant, verdicts, "rule", folder)
+    report = benchmark.report(Judged(questions, contestant, verdicts, "rule", folder))
     return report, verdicts, server
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from gprl_lightning.benchmarks.alpaca_eval import AlpacaEval2
-from gprl_lightning.benchmarks.alpaca_length import length_controlled_win_rate
+from gprl_lightning.benchmarks.alpaca_length import TABLE_SHA256, length_controlled_win_rate
 from gprl_lightning.benchmarks.protocol import Contestant
 from gprl_lightning.benchmarks.questions import fingerprint
 from tests.benchmark_suites.folders import alpaca_folder, tokens
 from tests.benchmark_suites.judged import figures, judged
+
+SAYS = f"echo '[51.25, \"{TABLE_SHA256}\"]'"
 
 
 def interpreter(folder: Path, body: str) -> str:
@@ -31,8 +33,14 @@ def annotations(tmp_path):
 
 
 def test_what_the_package_says_is_taken(annotations, tmp_path):
-    python = interpreter(tmp_path, 'echo "a line of the package"; echo 51.25')
+    python = interpreter(tmp_path, f'echo "a line of the package"; {SAYS}')
     assert length_controlled_win_rate(annotations, True, python) == (51.25, None)
+
+
+def test_another_table_than_the_published_one_gives_no_win_rate(annotations, tmp_path):
+    python = interpreter(tmp_path, "echo '[51.25, \"abc\"]'")
+    found, why_not = length_controlled_win_rate(annotations, True, python)
+    assert found is None and why_not is not None and "is not the published one (abc)" in why_not
 
 
 REASONS = [
@@ -43,6 +51,7 @@ REASONS = [
     ("echo 'LocalEntryNotFoundError: df_gamed.csv' >&2; exit 1", "says: LocalEntryNotFoundError"),
     ("exit 1", "says: no reason given"),
     ("echo nothing of a number", "says: nothing of a number"),
+    ("echo 51.25", "says: 51.25"),
     ("true", "says: no reason given"),
 ]
 
@@ -60,14 +69,14 @@ def test_an_interpreter_that_is_not_there_is_a_sentence(annotations):
 
 
 def test_a_part_of_the_instructions_is_never_sent(annotations, tmp_path):
-    python = interpreter(tmp_path, "echo 51.25")
+    python = interpreter(tmp_path, SAYS)
     assert length_controlled_win_rate(annotations, False, python)[0] is None
 
 
 def test_it_is_the_headline_if_there_is_one(tmp_path):
     """On the instructions that the benchmark takes for the published ones, and on no others."""
     questions = AlpacaEval2().load(alpaca_folder(tmp_path / "data"))
-    python = interpreter(tmp_path, "echo 51.25")
+    python = interpreter(tmp_path, SAYS)
     benchmark = AlpacaEval2(python, published_fingerprint=fingerprint(questions))
     contestant = Contestant("policy", {q.uid: ("m",) for q in questions})
     report, _, _ = judged(benchmark, questions, contestant, lambda *_: tokens(0.6), tmp_path)

@@ -76,7 +76,7 @@ def test_temperature_0_is_greedy_whatever_the_seed(seed):
     policy = tiny_policy()
     texts = {
         (heat, s): answer_questions(
-            policy, QUESTIONS, lambda q, heat=heat: heat, partial(draw, NativeSampler(), s), 6, 4
+            policy, QUESTIONS, lambda q, heat=heat: heat, partial(draw, NativeSampler, s), 6, 4
         )[0]
         for heat in (0.0, 2.0)
         for s in (seed, seed + 100)

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from gprl_lightning.benchmarks.mt_bench import MTBench
 from gprl_lightning.benchmarks.run import run_benchmark
 from gprl_lightning.config.validation import validate
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.policy import save_policy
-from tests.benchmark_suites.folders import alpaca_folder, arena_folder, mt_folder
+from gprl_lightning.rollout.native import NativeSampler
+from tests.benchmark_suites.folders import CATEGORIES, arena_folder, mt_folder
+from tests.benchmark_suites.test_sources import with_checksums
 from tests.chat_server import Reply, chat_server
 from tests.composing import composed
+from tests.rollout.fake_vllm import FakeVLLM, serving
 from tests.tiny import tiny_policy
 
 
@@ -117,7 +121,7 @@ def test_a_plan_tells_the_cost_and_asks_nobody(tmp_path, capsys):
     with chat_server(seven) as server:
         value, result = benchmark(
             tmp_path,
-            "benchmark.plan=true",
+            "plan=true",
             f"judge.base_url={server.url}",
             "judge.price_prompt=10",
             "judge.price_completion=30",
@@ -126,6 +130,69 @@ def test_a_plan_tells_the_cost_and_asks_nobody(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "Plan: 12 calls of the judge" in out and "completion tokens; about 0." in out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_task_without_a_plan_refuses_to_make_one():
+    with pytest.raises(ConfigError, match="plan=True: expected false for task=detector_study"):
+        validate(composed("task=detector_study", "plan=true"))
+
+
+def test_fields_of_ones_own_go_into_each_request_and_are_told(tmp_path, capsys):
+    """Another answer is paid for, as another question was asked."""
+    with chat_server(seven) as server:
+        address = f"judge.base_url={server.url}"
+        _, plain = benchmark(tmp_path, address)
+        assert not any("structured_outputs" in body for body in server.requests)
+        _, result = benchmark(tmp_path, address, "+judge.extra.structured_outputs.regex='[1-9]'")
+        assert len(server.requests) == 24
+    assert all(b["structured_outputs"] == {"regex": "[1-9]"} for b in server.requests[12:])
+    told = "The judge was asked with {'structured_outputs': {'regex': '[1-9]'}}"
+    assert any(w.startswith(told) for w in result["warnings"])
+    assert not any("was asked with" in w for w in plain["warnings"])
+
+
+def test_answers_that_are_made_are_not_made_again(tmp_path, monkeypatch):
+    """A run dies after its third batch; the same command makes the rest alone, as it would have."""
+    drawn, sample = [], NativeSampler.sample
+
+    def counted(self, policy, prompts, sampling, seed):
+        if len(drawn) == 3 and not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            raise RuntimeError("the machine is gone")
+        drawn.append([m[-1]["content"] for m in prompts.messages])
+        return sample(self, policy, prompts, sampling, seed)
+
+    file = tmp_path / "run/data/mt_bench/model_answer/policy.jsonl"
+    benchmark(tmp_path, "benchmark.batch_size=2")
+    whole = file.read_text()
+    (tmp_path / "run/answers.jsonl").unlink()
+    monkeypatch.setattr(NativeSampler, "sample", counted)
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        benchmark(tmp_path, "benchmark.batch_size=2")
+    benchmark(tmp_path, "benchmark.batch_size=2")
+    batches = len(drawn)
+    assert file.read_text() == whole
+    assert sum(map(len, drawn)) == 12, "each turn of each question once"
+    benchmark(tmp_path, "benchmark.batch_size=2")
+    assert len(drawn) == batches, "nothing is left to do"
+    benchmark(tmp_path, "benchmark.batch_size=2", "seed=1")
+    assert len(drawn) > batches, "another seed has other answers"
+
+
+def test_a_vllm_server_answers_as_the_native_sampler_does(tmp_path):
+    """Greedily, so that no random number is in it: maths is asked at temperature 0."""
+    file = tmp_path / "run/data/mt_bench/model_answer/policy.jsonl"
+    benchmark(tmp_path)
+    native = {r["question_id"]: r["choices"] for r in map(json.loads, file.open())}
+    fake = FakeVLLM(tiny_policy(seed=1))
+    with serving(fake) as url:
+        chosen = ["rollout=vllm_server", f"rollout.sampler.urls=[{url}]"]
+        benchmark(tmp_path, *chosen)
+    served = {r["question_id"]: r["choices"] for r in map(json.loads, file.open())}
+    assert fake.calls.count("/collective_rpc") == 1, "it has the policy's weights now"
+    assert len(fake.prompts) == 12 + 1, "each turn of each question, and the probe"
+    greedy = [81 + CATEGORIES.index(c) for c in ("math", "coding", "extraction")]
+    assert [served[n] for n in greedy] == [native[n] for n in greedy]
 
 
 def test_a_limit_takes_the_first_questions(tmp_path):
@@ -158,11 +225,21 @@ def test_a_position_bias_marks_the_figures(tmp_path, capsys):
         assert not result["biased"]
 
 
-def test_downloaded_questions_must_be_the_published_ones(tmp_path):
-    cache = tmp_path / "cache/benchmarks/alpaca_eval_2"
-    alpaca_folder(cache)
-    with pytest.raises(ConfigError, match="expected questions with the fingerprint"):
-        benchmark(tmp_path, "benchmark=alpaca_eval_2", "benchmark.path=null")
+def test_questions_of_the_published_checksums_are_called_so(tmp_path, monkeypatch):
+    """They lie in the cache; a limit takes a part of them, which is no published set."""
+    cache = mt_folder(tmp_path / "cache/benchmarks/mt_bench")
+    files = with_checksums(MTBench().files(), lambda f: cache / f.local)
+    monkeypatch.setattr(MTBench, "files", lambda self: files)
+    with chat_server(seven) as server:
+        chosen = ["benchmark.path=null", f"judge.base_url={server.url}"]
+        _, result = benchmark(tmp_path, *chosen)
+        assert result["published_questions"] is True
+        _, part = benchmark(tmp_path, *chosen, "benchmark.limit=2")
+        assert part["published_questions"] is False
+    (cache / "question.jsonl").write_text("{}\n")
+    monkeypatch.setenv("GITHUB_RAW_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="cannot be downloaded"):
+        benchmark(tmp_path, "benchmark.path=null")
 
 
 def test_a_benchmark_must_be_chosen(tmp_path):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -55,12 +58,6 @@ def on_loopback(monkeypatch, tmp_path):
 
 SUITES = {
     "alpaca": (AlpacaEval2(), lambda f: alpaca_folder(f / "tatsu-lab/alpaca_eval")),
-    "arena": (
-        ArenaHard("v0.1", "gpt-4", 1),
-        lambda f: arena_folder(
-            f / "lmarena-ai/arena-hard-auto", "v0.1", {"arena-hard-v0.1": "gpt-4-0314"}
-        ),
-    ),
     "wild": (WildBench(), lambda f: _wild_hub(f)),
 }
 
@@ -75,39 +72,87 @@ def _wild_hub(root: Path) -> None:
 def test_a_benchmark_is_downloaded_from_the_hub_once(suite, on_loopback, tmp_path):
     benchmark, make = SUITES[suite]
     make(on_loopback)
-    folder = fetch(benchmark.files(), tmp_path / "kept")
+    files = with_checksums(benchmark.files(), lambda f: on_loopback / f.repo / f.path)
+    folder = fetch(files, tmp_path / "kept")
     questions = benchmark.load(folder)
     assert len(questions) == 6 and questions[0].references
     for file in on_loopback.rglob("*"):
         if file.is_file():
             file.unlink()
-    assert fingerprint(benchmark.load(fetch(benchmark.files(), folder))) == fingerprint(questions)
+    assert fingerprint(benchmark.load(fetch(files, folder))) == fingerprint(questions)
 
 
-def mt_repository(root: Path) -> list[PublishedFile]:
-    """Lay MT-Bench out as its repository is; return its files with the checksums of these."""
-    mt_folder(root / "flat")
-    files = []
-    for local, path, _ in FILES:
-        place = root / REPO / REVISION / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes((root / "flat" / local).read_bytes())
-        sha = hashlib.sha256(place.read_bytes()).hexdigest()
-        files.append(PublishedFile(local, REPO, REVISION, path, sha, github=True))
-    return files
+@pytest.mark.parametrize("suite", SUITES)
+def test_another_file_of_the_hub_is_refused(suite, on_loopback, tmp_path):
+    """By each benchmark's own checksum; a file without one is taken by its commit alone."""
+    benchmark, make = SUITES[suite]
+    make(on_loopback)
+    if all(file.sha256 for file in benchmark.files()):
+        with pytest.raises(ConfigError, match="expected the SHA-256"):
+            fetch(benchmark.files(), tmp_path / "kept")
+        assert not [f for f in (tmp_path / "kept").rglob("*") if f.is_file()]
+    else:
+        assert suite == "wild" and fetch(benchmark.files(), tmp_path / "kept")
 
 
-def test_mt_bench_is_downloaded_from_github(tmp_path, monkeypatch):
-    files = mt_repository(tmp_path)
+def with_checksums(files: Sequence[PublishedFile], place: Callable[[PublishedFile], Path]):
+    """Return the files with the checksums of the small ones that stand for them."""
+    return [replace(f, sha256=hashlib.sha256(place(f).read_bytes()).hexdigest()) for f in files]
+
+
+GITHUB = {
+    "mt_bench": (MTBench(), mt_folder),
+    "arena_v0.1": (
+        ArenaHard("v0.1", "gpt-4", 1),
+        lambda f: arena_folder(f, "v0.1", {"arena-hard-v0.1": "gpt-4-0314"}),
+    ),
+    "arena_v2": (
+        ArenaHard("v2.0", "gpt-4.1", 1),
+        lambda f: arena_folder(
+            f,
+            "v2.0",
+            {"hard_prompt": "o3-mini-2025-01-31", "creative_writing": "gemini-2.0-flash-001"},
+        ),
+    ),
+}
+
+
+def repository(root: Path, suite: str) -> list[PublishedFile]:
+    """Lay a benchmark out as its repository is; return its files with the checksums of these."""
+    benchmark, make = GITHUB[suite]
+    make(root / "flat")
+
+    def place(file: PublishedFile) -> Path:
+        return root / file.repo / file.revision / file.path
+
+    for file in benchmark.files():
+        place(file).parent.mkdir(parents=True, exist_ok=True)
+        place(file).write_bytes((root / "flat" / file.local).read_bytes())
+    return with_checksums(benchmark.files(), place)
+
+
+@pytest.mark.parametrize("suite", GITHUB)
+def test_a_benchmark_is_downloaded_from_github(suite, tmp_path, monkeypatch):
+    files = repository(tmp_path, suite)
     with files_of(tmp_path) as address:
         monkeypatch.setenv("GITHUB_RAW_ENDPOINT", address)
         folder = fetch(files, tmp_path / "kept")
-    assert len(MTBench().load(folder)) == 6
+    assert len(GITHUB[suite][0].load(folder)) >= 6
     assert fetch(files, folder) == folder, "the server is gone, and not needed"
 
 
+PINNED = [b for b, _ in GITHUB.values()] + [AlpacaEval2(), WildBench()]
+
+
+@pytest.mark.parametrize("benchmark", PINNED, ids=lambda b: b.name)
+def test_every_file_is_pinned_by_commit_and_all_but_wildbench_by_checksum(benchmark):
+    for file in benchmark.files():
+        assert re.fullmatch("[0-9a-f]{40}", file.revision)
+        assert benchmark.name == "wildbench" or re.fullmatch("[0-9a-f]{64}", file.sha256)
+
+
 def test_another_file_than_the_published_one_is_refused(tmp_path, monkeypatch):
-    files = mt_repository(tmp_path)
+    files = repository(tmp_path, "mt_bench")
     place = tmp_path / REPO / REVISION / FILES[0][1]
     place.write_text(place.read_text().replace("rain", "snow"))
     with files_of(tmp_path) as address:

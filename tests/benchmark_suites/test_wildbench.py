@@ -9,14 +9,14 @@ import pytest
 from gprl_lightning.benchmarks import wildbench_scores as scores
 from gprl_lightning.benchmarks.protocol import Contestant
 from gprl_lightning.benchmarks.wildbench import REFERENCES, WildBench
-from gprl_lightning.benchmarks.wildbench_prompts import shown
+from gprl_lightning.benchmarks.wildbench_prompts import kept, shown
 from gprl_lightning.benchmarks.wildbench_verdicts import parsed
 from tests.benchmark_suites.folders import WILD_TAGS, as_json, wild_folder, wild_pair
 from tests.benchmark_suites.judged import figures, judged
 from tests.chat_server import Reply
 
 # Of the model's answers; those of the references are 100, 200, …, 600.
-LENGTHS = (900, 50, 300, 450, 400, 0)
+LENGTHS = (900, 50, 300, 450, 600, 0)
 
 
 def setting(tmp_path, **options):
@@ -39,9 +39,9 @@ def longer(body, number):
     return as_json(choice=("A" if len(first) > len(second) else "B") + mark)
 
 
-# 900:100 much better, 50:200 much worse, 300:300 a tie, 450:400 better, 400:500 worse, 0:600 much
-# worse without asking.
-EXTENTS = (2, -2, 0, 1, -1, -2)
+# 900:100 much better, 50:200 much worse, 300:300 a tie, 450:400 better, 600:500 better; 0:600 is
+# much worse without asking, and counts 0 as an empty answer.
+EXTENTS = (2, -2, 0, 1, 1, 0)
 GRADES = (1, 2, 3, 4, 5, 1)  # the empty answer's is 1 without asking
 
 
@@ -63,11 +63,71 @@ def test_the_scores_are_those_of_the_rule(tmp_path):
 
 
 def test_the_margin_makes_a_slight_win_by_length_a_tie(tmp_path):
-    """K = 49: 450 against 400 becomes a tie, and so does 400 against 500."""
-    report, _, _ = judged(*setting(tmp_path, length_margin=49), longer, tmp_path)
+    """K = 60: 600 against 500 becomes a tie, and 450 against 400 does not."""
+    report, _, _ = judged(*setting(tmp_path, length_margin=60), longer, tmp_path)
     found = figures(report)
-    assert found["wb_reward_mix_k49"] == pytest.approx(100 * (1 - 1 + 0 + 0 + 0 - 1) / 6)
+    assert found["wb_reward_mix_k60"] == pytest.approx(100 * (1 - 1 + 0 + 0.5 + 0 + 0) / 6)
     assert found["wb_reward_mix_k-1"] == pytest.approx(100 * sum(EXTENTS) / 2 / 6)
+
+
+def test_a_comparison_with_a_cut_or_empty_answer_counts_0():
+    long = "word " * 1001
+    for mine, other in ((kept(long), "r"), ("m", kept(long)), (kept(" "), "r"), ("m", kept(""))):
+        outcome = scores.Outcome("r", ["Math"], mine, other, 2, True)
+        assert scores.reward(outcome, 500) == 0 and not outcome.whole
+    assert kept(" a \n") == "a", "the authors' files keep no spaces around an answer"
+
+
+# Published in leaderboard/data_dir/pairwise-gpt4t-K=500.json: how often a model won by far, won,
+# tied, lost, and lost by far, of how many, and the reward. The rest were cut or empty.
+PUBLISHED = {
+    "claude-3-5-sonnet-20240620": ((102, 234, 340, 133, 124), 1024, 0.02783203125),
+    "gemini-1.5-pro": ((79, 225, 298, 187, 105), 1023, -0.006842619745845552),
+    "Llama-3-Instruct-8B-SimPO": ((67, 191, 354, 161, 224), 1024, -0.138671875),
+}
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_the_published_rewards_come_out_of_the_published_counts(model):
+    counts, total, expected = PUBLISHED[model]
+    outcomes = [
+        scores.Outcome("r", ["Math"], "m", "r", extent, True)
+        for extent, count in zip((2, 1, 0, -1, -2), counts, strict=True)
+        for _ in range(count)
+    ]
+    empty = scores.Outcome("r", ["Math"], scores.EMPTY, "r", -2, True)
+    outcomes += [empty] * (total - len(outcomes))
+    (found, _) = scores.reward_figures(outcomes, "r", 500)
+    assert found.value == pytest.approx(100 * expected, rel=1e-12)
+
+
+# Published in leaderboard/data_dir/score.json: scores by group and their weighted mean.
+GROUPS = ("Coding & Debugging", "Editing", "Advice seeking", "Planning", "Math")  # a tag of each
+BY_GROUP = {
+    "gpt-4o-2024-05-13": (
+        (6.0473933649289116, 5.912144702842378, 5.861386138613861, 6.020958083832337,
+         5.729083665338646),
+        5.929817880351956,
+    ),
+    "deepseekv2-chat": (
+        (4.443396226415095, 5.359173126614987, 5.181141439205955, 5.062874251497005,
+         4.4523809523809526),
+        4.821191935259587,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", BY_GROUP)
+def test_the_published_means_over_tasks_come_out_of_the_published_groups(model):
+    means, expected = BY_GROUP[model]
+    values = [([tag], mean) for tag, mean in zip(GROUPS, means, strict=True)]
+    assert scores.task_mean(values) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_published_wb_score_comes_out_of_the_published_mean():
+    """score.json: a mean grade of 7.86328125 (gpt-4o-mini) is 5.7265625, shown as 57.27."""
+    grades = [scores.Grade(["Math"], "m", 7.86328125)]
+    assert scores.score_figures(grades)[0].value == pytest.approx(57.265625)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +240,7 @@ def test_the_files_are_the_authors_and_read_back(tmp_path):
     assert [r["score"] for r in json.loads(graded.read_text())] == ["1", "2", "3", "4", "5", "1"]
     pairs = tmp_path / f"eval_results/v2.0522/pairwise.v2/eval=rule/ref={REFERENCES[1]}/policy.json"
     rows = json.loads(pairs.read_text())
-    winners = ["policy", REFERENCES[1], "tie", "policy", REFERENCES[1], REFERENCES[1]]
+    winners = ["policy", REFERENCES[1], "tie", "policy", "policy", REFERENCES[1]]
     assert [r["winner"] for r in rows] == winners
     assert [r["extent"] for r in rows] == [2, 2, 0, 1, 1, 2]
     assert rows[0]["model_outputs"] == {"policy": "m" * 900, REFERENCES[1]: "r" * 100}
