@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gprl_lightning.core.batch import PromptBatch, Rollout
-from gprl_lightning.errors import SamplerFailed
+from gprl_lightning.errors import ConfigError, SamplerFailed
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.randomness import stream_keys
 from gprl_lightning.rollout.sampler import Sampling
@@ -48,6 +48,24 @@ def request_seeds(prompts: PromptBatch, seed: int) -> list[int]:
     """
     keys = stream_keys(seed, prompts.iteration, prompts.uids, torch.zeros_like(prompts.uids))
     return [key % (1 << 62) for key in keys.tolist()]
+
+
+def require_reportable(sampling: Sampling) -> None:
+    """Check that vLLM can report the log-probabilities of the policy for these samples.
+
+    It reports those before temperature and cut, or those behind both. A greedy response's are used
+    by nobody.
+
+    Raises:
+        ConfigError: they are wanted behind the temperature and before the cut.
+    """
+    if sampling.cuts and sampling.temperature != 1 and sampling.top_k != 1:
+        raise ConfigError(
+            f"rollout.temperature={sampling.temperature} with rollout.top_p={sampling.top_p}, "
+            f"rollout.top_k={sampling.top_k}, rollout.min_p={sampling.min_p}: expected a "
+            "temperature of 1 or no cut, as vLLM reports log-probabilities before both or behind "
+            "both. Change one of them, or choose rollout=native."
+        )
 
 
 def engine_options(sampling: Sampling, eos_ids: Sequence[int]) -> dict[str, Any]:

@@ -27,6 +27,11 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
 
+    @property
+    def cuts(self) -> bool:
+        """True if only some of the tokens can be drawn."""
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
+
 
 class Sampler(Protocol):
     """Draws responses. Built by ``rollout.sampler``, whose options are its own.

@@ -28,6 +28,7 @@ from gprl_lightning.rollout.engine_samples import (
     probe_sampling,
     prompt_rows,
     request_seeds,
+    require_reportable,
 )
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.runtime.processes import several
@@ -109,6 +110,7 @@ class VLLMSampler:
         """Return the engine's responses, group-major."""
         if self.version is None:
             raise WrongWeights("rollout=vllm: expected weights_changed before the first sample.")
+        require_reportable(sampling)
         seeds = request_seeds(prompts, seed)
         with self._awake():
             groups = self._generate(policy, prompt_rows(prompts), sampling, seeds)

@@ -12,18 +12,17 @@ from functools import partial
 from typing import Any, Literal
 
 from gprl_lightning.core.batch import PromptBatch, Rollout
-from gprl_lightning.core.precision import logprob_bounds
 from gprl_lightning.errors import ConfigError, SamplerFailed, WrongWeights
 from gprl_lightning.models.policy import Policy
-from gprl_lightning.rollout import vllm_push
+from gprl_lightning.rollout import vllm_checks, vllm_push
 from gprl_lightning.rollout.engine_samples import (
     as_rollout,
     engine_options,
-    probe_gap,
     probe_prompt,
     probe_sampling,
     prompt_rows,
     request_seeds,
+    require_reportable,
 )
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.rollout.vllm_http import Gone, Sample, Server
@@ -85,6 +84,7 @@ class VLLMServerSampler:
         self.transfer, self.folder, self.host = transfer, folder, host
         self.probe_tolerance = probe_tolerance
         self.version: int | None = None
+        self.reports_whole = False  # log-probabilities before a cut, as a probe has shown
         # Version 3 of another run that uses the same servers is not ours.
         self.run = uuid.uuid4().hex[:8]
 
@@ -96,6 +96,7 @@ class VLLMServerSampler:
         """Return the servers' responses, group-major.
 
         Raises:
+            ConfigError: the servers do not report the policy's log-probabilities of such samples.
             WrongWeights: a response was made by others than the last that they were given.
             SamplerFailed: no server is left, or one refused.
         """
@@ -104,6 +105,7 @@ class VLLMServerSampler:
                 "rollout.sampler: expected weights before the first sample; found none. Call "
                 "weights_changed(policy, version) first."
             )
+        self._require_reported(policy, sampling)
         options = engine_options(sampling, policy.eos_ids)
         rows, seeds = prompt_rows(prompts), request_seeds(prompts, seed)
         tasks = [(place, row, {**options, "seed": s}) for place, (row, s) in enumerate(
@@ -121,7 +123,7 @@ class VLLMServerSampler:
             except Gone as error:
                 self._drop(peer, error)
                 continue
-            self._require_version(peer, samples)
+            vllm_checks.require_version(peer.server.url, samples, self._name())
             return samples
         raise SamplerFailed(f"rollout.sampler.urls: no server answered prompt {place} in turn.")
 
@@ -149,14 +151,17 @@ class VLLMServerSampler:
                 stacklevel=3,
             )
 
-    def _require_version(self, peer: _Peer, samples: Sequence[Sample]) -> None:
-        found = {version for sample in samples for version in sample.versions}
-        if found != {self._name()}:
-            raise WrongWeights(
-                f"rollout.sampler: expected responses of the weights {self._name()} from "
-                f"{peer.server.url}; found {sorted(found) or 'none named'}. Something else gave "
-                "this server weights, or it was started anew."
-            )
+    def _require_reported(self, policy: Policy, sampling: Sampling) -> None:
+        """Before the first samples of a cut distribution, look at what the servers report."""
+        require_reportable(sampling)
+        if self.reports_whole or not sampling.cuts or sampling.top_k == 1:
+            return
+        limit = vllm_checks.tolerance_of(policy, self.probe_tolerance)
+        for peer in self.peers:
+            samples = self._probe(policy, peer, vllm_checks.greedy_probe(policy))
+            if samples:
+                vllm_checks.require_raw(policy, peer.server.url, samples, limit)
+        self.reports_whole = True
 
     def _name(self) -> str:
         return f"{self.run}-{self.version}"
@@ -186,9 +191,8 @@ class VLLMServerSampler:
         failure, probes = None, []
         try:
             self._push_to_all(policy)
-            probes = [
-                (peer.server.url, self._probe(policy, peer)) for peer in self.peers if peer.alive
-            ]
+            sampling = probe_sampling(policy)
+            probes = [(p.server.url, self._probe(policy, p, sampling)) for p in self.peers]
             self._peer(0)
         except (SamplerFailed, WrongWeights) as error:
             failure = error
@@ -226,29 +230,21 @@ class VLLMServerSampler:
             peer.link = vllm_push.Broadcast(peer.server, self.host, device)
         peer.link.push(policy, self._name())
 
-    def _probe(self, policy: Policy, peer: _Peer) -> list[Sample]:
-        options = {**engine_options(probe_sampling(policy), policy.eos_ids), "seed": 0}
+    def _probe(self, policy: Policy, peer: _Peer, sampling: Sampling) -> list[Sample]:
+        """Return a server's samples of the probe's prompt; none if it is gone."""
+        if not peer.alive:
+            return []
+        options = {**engine_options(sampling, policy.eos_ids), "seed": 0}
         try:
             samples = peer.server.generate(probe_prompt(policy), options, peer.adapter)
         except Gone as error:
             self._drop(peer, error)
             return []
-        self._require_version(peer, samples)
+        vllm_checks.require_version(peer.server.url, samples, self._name())
         return samples
 
     def _compare(self, policy: Policy, probes: Sequence[tuple[str, list[Sample]]]) -> None:
-        weights = next(policy.parameters())
-        limit = self.probe_tolerance
-        if limit is None:
-            limit = logprob_bounds(weights.dtype, weights.device.type).limit
+        limit = vllm_checks.tolerance_of(policy, self.probe_tolerance)
         for url, samples in probes:
-            gap = probe_gap(policy, probe_prompt(policy), samples) if samples else 0.0
-            if not gap <= limit:
-                raise WrongWeights(
-                    f"rollout.sampler: expected {url} to give the policy's log-probabilities after "
-                    f"the weights {self._name()} were pushed, within {limit} nats; found a "
-                    f"difference of {gap:.3g}. The server kept old weights, serves another model, "
-                    "or reports another distribution: --logprobs processed_logprobs is for a "
-                    "rollout.temperature other than 1. If it rounds so coarsely, raise "
-                    "rollout.sampler.probe_tolerance."
-                )
+            if samples:
+                vllm_checks.require_policys(policy, url, samples, self._name(), limit)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from urllib.parse import urlsplit
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
-from gprl_lightning.core.batch import PromptBatch
+from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
+from gprl_lightning.rollout.sampling import filter_floor
 
 FAULTS = (
     "slow",  # answers after the client's patience
@@ -40,9 +43,14 @@ FAULTS = (
 
 
 class FakeVLLM:
-    """The server's state. ``fault`` is one of `FAULTS`, or None; ``calls`` are the paths asked."""
+    """The server's state. ``fault`` is one of `FAULTS`, or None; ``calls`` are the paths asked.
 
-    def __init__(self, policy: Policy, sleep: float = 1.0) -> None:
+    ``logprobs`` is vLLM's ``--logprobs-mode``: ``raw_logprobs``, before temperature and cut, or
+    ``processed_logprobs``, behind both.
+    """
+
+    def __init__(self, policy: Policy, sleep: float = 1.0, logprobs: str = "raw_logprobs") -> None:
+        self.logprobs = logprobs
         shared = {id(policy.tokenizer): policy.tokenizer}
         self.policy = copy.deepcopy(policy, shared)
         self.fault: str | None = None
@@ -108,8 +116,24 @@ class FakeVLLM:
         with self.lock, torch.no_grad():
             self.prompts.append(body["token_ids"])
             rollout = NativeSampler().sample(self.policy, batch, sampling, 0)
+            rollout = replace(rollout, sampler_logprobs=self.reported(rollout, sampling))
         version = "another" if self.fault == "version" else self.version
         return 200, {"choices": [self.choice(rollout, i, version) for i in range(options["n"])]}
+
+    def reported(self, rollout: Rollout, sampling: Sampling) -> Tensor:
+        """The log-probabilities of the responses' tokens that vLLM reports in this mode."""
+        raw = self.logprobs == "raw_logprobs"
+        if (raw and sampling.temperature == 1) or (not raw and not sampling.cuts):
+            return rollout.sampler_logprobs  # the sampler's own: behind temperature, before the cut
+        size, prompt = rollout.group_size, rollout.prompts.input_ids
+        whole = torch.cat([prompt.repeat_interleave(size, 0), rollout.response_ids], 1)
+        logits = self.policy.model(whole).logits[:, prompt.shape[1] - 1 : -1].float()
+        if not raw:
+            weights = (logits / sampling.temperature).softmax(-1).flatten(0, 1)
+            floor = filter_floor(weights, sampling.top_p, sampling.top_k, sampling.min_p)
+            kept = weights.masked_fill(weights < floor, 0).view_as(logits)
+            logits = kept.log()
+        return logits.log_softmax(-1).gather(-1, rollout.response_ids[..., None])[..., 0]
 
     def choice(self, rollout: Any, row: int, version: str) -> dict[str, Any]:
         """One response as vLLM writes it."""

@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from gprl_lightning.config import LoraConfig, PolicyConfig
-from gprl_lightning.errors import SamplerFailed, WrongWeights
+from gprl_lightning.errors import ConfigError, SamplerFailed, WrongWeights
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import load_policy
 from gprl_lightning.modules.rollout_logprobs import logprobs_of
 from gprl_lightning.rollout import vllm_push
+from gprl_lightning.rollout.engine_samples import as_rollout, engine_options, prompt_rows
+from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.rollout.vllm_http import Server
 from gprl_lightning.rollout.vllm_server import VLLMServerSampler
@@ -32,9 +34,9 @@ EIGHT = Sampling(8, 40)
 LIMIT = 1e-4  # nats, in float32; two correct computations stay within
 
 
-def sandbox_policy(lora: LoraConfig | None = None):
+def sandbox_policy(lora: LoraConfig | None = None, temperature: float = 1.0):
     folder = policy_folder("sandbox", ".cache/gprl")
-    return load_policy(PolicyConfig(path=str(folder), lora=lora), folder, 1.0)
+    return load_policy(PolicyConfig(path=str(folder), lora=lora), folder, temperature)
 
 
 def served(folder: Path, port: int, *more: str):
@@ -94,6 +96,49 @@ def test_logprobs_are_the_policys_after_every_push(url, transfer):
     assert torch.equal(again.sampler_logprobs, rollout.sampler_logprobs)
 
 
+def test_throughput_beside_the_native_sampler(url):
+    """No bound, as the machine may be busy: `docs/vllm.md` has the figures."""
+    policy, served = sandbox_policy(), VLLMServerSampler([url])
+    served.weights_changed(policy, 0)
+    for name, sampler in (("native", NativeSampler()), ("served", served)) * 3:
+        begun, busy = time.perf_counter(), time.process_time()
+        rollout = sampler.sample(policy, prompts_of(policy), Sampling(16, 64), 0)
+        tokens, taken = int(rollout.response_mask.sum()), time.perf_counter() - begun
+        busy = time.process_time() - busy
+        print(f"{name}: {tokens / taken:.0f} tokens/s; {busy:.2f} s of CPU in the trainer")
+        assert tokens > 0
+
+
+def statistics_of(rollout, first: int) -> dict[str, torch.Tensor]:
+    """One number for each response: what two samplers of one distribution agree on, on average."""
+    mask, logprobs = rollout.response_mask, rollout.sampler_logprobs
+    ids = rollout.response_ids
+    return {
+        "length": mask.sum(1).double(),
+        "finished": rollout.finished.double(),
+        "surprise": -(logprobs * mask).sum(1).double(),
+        "distinct": torch.tensor([len(set(r[m].tolist())) for r, m in zip(ids, mask, strict=True)]),
+        "first token": (ids[:, 0] == first).double(),
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.8}, {"top_k": 8}], ids=str)
+def test_responses_are_of_the_distribution_that_the_native_sampler_draws_from(url, options):
+    """4 × 256 responses of each: no mean is further off than 4 standard errors."""
+    policy, served = sandbox_policy(), VLLMServerSampler([url])
+    served.weights_changed(policy, 0)
+    sampling = Sampling(256, 48, **options)
+    both = [s.sample(policy, prompts_of(policy), sampling, 5) for s in (NativeSampler(), served)]
+    commonest = int(both[0].response_ids[:, 0].mode().values)
+    native, engine = (statistics_of(rollout, commonest) for rollout in both)
+    for name, ours in native.items():
+        ours, theirs = ours.double(), engine[name].double()
+        error = float((ours.var() / len(ours) + theirs.var() / len(theirs)).sqrt())
+        z = float(ours.mean() - theirs.mean()) / max(error, 1e-9)
+        print(f"{options} {name}: {ours.mean():.3f} native, {theirs.mean():.3f} served, z {z:+.1f}")
+        assert abs(z) < 4, name
+
+
 @pytest.mark.parametrize("options", [{"top_k": 4}, {"top_p": 0.6}, {"min_p": 0.2}], ids=str)
 def test_raw_logprobs_are_those_before_the_cut(url, options):
     policy = sandbox_policy()
@@ -103,6 +148,32 @@ def test_raw_logprobs_are_those_before_the_cut(url, options):
     assert gaps(policy, rollout).max() < LIMIT
     whole = sampler.sample(policy, prompts_of(policy), Sampling(8, 24), 0)
     assert rollout.responses != whole.responses
+
+
+def test_temperature_and_cut_against_a_server_of_processed_logprobs(tmp_path):
+    """Behind a temperature they are the policy's; behind a cut they are of the cut distribution,
+    which a probe sees at temperature 1 and which is refused at any other."""
+    process = served(tmp_path, 8473, "--logprobs", "processed_logprobs")
+    try:
+        for temperature in (0.7, 1.0):
+            policy = sandbox_policy(temperature=temperature)
+            sampler = VLLMServerSampler(["http://127.0.0.1:8473"])
+            sampler.weights_changed(policy, 0)
+            whole = Sampling(8, 24, temperature)
+            assert gaps(policy, sampler.sample(policy, prompts_of(policy), whole, 0)).max() < LIMIT
+            cut = Sampling(8, 24, temperature, top_k=4)
+            words = "raw_logprobs" if temperature == 1 else r"rollout\.temperature=0\.7 with"
+            with pytest.raises(ConfigError, match=words):
+                sampler.sample(policy, prompts_of(policy), cut, 0)
+            engine = engine_options(cut, policy.eos_ids) | {"seed": 0}
+            row = prompt_rows(prompts_of(policy))[0]
+            samples = sampler.peers[0].server.generate(row, engine)
+            prompts = policy.encode_prompts(0, [0], [chat(TEXTS[0])], 256)
+            gap = gaps(policy, as_rollout(policy, prompts, cut, [samples], 0)).max()
+            print(f"temperature {temperature}, top_k=4: off by {gap:.2f} nats")
+            assert gap > 0.1
+    finally:
+        stop(process)
 
 
 def test_the_engines_own_reload_is_caught_by_the_probe(url, monkeypatch):

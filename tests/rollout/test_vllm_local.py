@@ -80,6 +80,13 @@ def test_responses_of_the_weights_that_were_given_last(policy, sleep):
     assert sampler.llm.options["logprobs_mode"] == "raw_logprobs"
 
 
+def test_a_temperature_with_a_cut_is_refused(policy):
+    sampler = VLLMSampler()
+    sampler.weights_changed(policy, 0)
+    with pytest.raises(ConfigError, match=r"rollout\.temperature=0\.5 with "):
+        sampler.sample(policy, tiny_prompts(policy, TEXTS), Sampling(3, 12, 0.5, top_p=0.9), 0)
+
+
 def test_weights_that_did_not_arrive_end_the_run(policy):
     sampler = VLLMSampler()
     with pytest.raises(WrongWeights, match="weights_changed"):
