@@ -75,7 +75,10 @@ def run(python: str, script: str, *arguments: object, **environment: str) -> str
 
 
 def table(folder: Path, length: float) -> tuple[Path, str]:
-    """Write a table as the package downloads: the baseline, one deviation longer and shorter."""
+    """Write a table as the package downloads: the baseline, one deviation shorter and longer.
+
+    Its differences of lengths are the baseline's length less the other's.
+    """
     file = folder / "tatsu-lab/alpaca_eval/df_gamed.csv"
     file.parent.mkdir(parents=True)
     coin = random.Random(1)
@@ -85,7 +88,7 @@ def table(folder: Path, length: float) -> tuple[Path, str]:
         names = ["preference", "std_delta_len", "index", "instruction_difficulty"]
         rows.writerow(["model", *names, "not_gamed_baseline"])
         for model, shift in (("concise", 1.0), ("verbose", -1.0)):
-            wins = sigmoid(length * math.tanh(shift))
+            wins = sigmoid(-length * math.tanh(shift))
             rows.writerows([model, wins, shift, n, d, False] for n, d in enumerate(difficulty))
     return folder, hashlib.sha256(file.read_bytes()).hexdigest()
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from gprl_lightning.config import LoraConfig, PolicyConfig
+from gprl_lightning.core.batch import PromptBatch
 from gprl_lightning.errors import ConfigError, SamplerFailed, WrongWeights
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import load_policy
@@ -124,10 +124,10 @@ def statistics_of(rollout, first: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("options", [{}, {"top_p": 0.8}, {"top_k": 8}], ids=str)
 def test_responses_are_of_the_distribution_that_the_native_sampler_draws_from(url, options):
-    """4 × 256 responses of each: no mean is further off than 4 standard errors."""
+    """4 × 128 responses of each: no mean is further off than 4 standard errors."""
     policy, served = sandbox_policy(), VLLMServerSampler([url])
     served.weights_changed(policy, 0)
-    sampling = Sampling(256, 48, **options)
+    sampling = Sampling(128, 48, **options)
     both = [s.sample(policy, prompts_of(policy), sampling, 5) for s in (NativeSampler(), served)]
     commonest = int(both[0].response_ids[:, 0].mode().values)
     native, engine = (statistics_of(rollout, commonest) for rollout in both)
@@ -218,9 +218,10 @@ def test_another_model_and_a_prompt_that_is_too_long(url):
         VLLMServerSampler([url], model="other").weights_changed(policy, 0)
     sampler = VLLMServerSampler([url])
     sampler.weights_changed(policy, 0)
-    ids = prompts_of(policy).input_ids[:1].repeat(1, 99)[:, :250]
-    long = replace(prompts_of(policy), input_ids=ids, mask=torch.ones_like(ids).bool())
-    long = replace(long, uids=long.uids[:1], messages=long.messages[:1])
+    short = prompts_of(policy)
+    ids = short.input_ids[:1].repeat(1, 99)[:, :250]
+    mask = torch.ones_like(ids).bool()
+    long = PromptBatch(0, short.uids[:1], short.messages[:1], ids, mask)
     with pytest.raises(SamplerFailed, match="max-model-len"):
         sampler.sample(policy, long, Sampling(16, 60), 0)
 
