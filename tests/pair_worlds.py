@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,24 +22,33 @@ from tests.tiny import chat, tiny_model, tiny_tokenizer
 from tests.worlds import SIZE, TOKENS, tiny_policy
 
 TEXTS = ["a", "say bb", "c c c"]
-PAIRS = [make_pair(t, "so " * n, "no", label=0.9) for t, n in zip(TEXTS, (1, 4, 2), strict=True)]
+GPRL = GPRLAdvantages()
+LENGTHS = (1, 4, 2, 3)
 
 
-def tiny_parts(config: Config | None = None, dtype: torch.dtype = torch.float32) -> Parts:
+def tiny_parts(
+    config: Config | None = None,
+    dtype: torch.dtype = torch.float32,
+    texts: Sequence[str] = TEXTS,
+    rule: GPRLAdvantages = GPRL,
+) -> Parts:
     """Parts of which nothing is built before it is asked for, as in a run."""
+    pairs = [
+        make_pair(text, "so " * n, "no", label=0.9) for text, n in zip(texts, LENGTHS, strict=False)
+    ]
     judge = partial(from_backbone, tiny_model("llama", seed=3).model, tiny_tokenizer(), num_axes=3)
     return Parts(
         config=config or Config(data=DataConfig(prompts_per_step=3)),
         policy=tiny_policy(dtype),
         optimizer=partial(torch.optim.AdamW, lr=1e-3),
-        prompts=[Prompt(i, chat(text)) for i, text in enumerate(TEXTS)],
+        prompts=[Prompt(i, chat(text)) for i, text in enumerate(texts)],
         sampling=Sampling(SIZE, TOKENS),
         correction=ImportanceCorrection(),
-        build_rule=GPRLAdvantages,
+        build_rule=lambda: rule,
         build_loss=Clip,
         build_source=judge,
         build_sampler=NativeSampler,
-        build_pairs=lambda: (PAIRS, []),
+        build_pairs=lambda: (pairs, []),
     )
 
 

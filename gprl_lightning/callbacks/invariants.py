@@ -95,8 +95,9 @@ class Invariants(L.Callback):
         iteration: Iteration = outputs[ITERATION]
         update, group = iteration.update, iteration.group
         if group is not None:
-            self._require_logprobs(group.logprobs)
             self._require_responses(pl_module.trained, group.scored.rollout)
+        if group is not None and group.logprobs is not None:
+            self._require_logprobs(group.logprobs)
             self._require_first_update(iteration.index, update, group.logprobs.bounds)
         self._require_reference_stays(update)
         if update.weight_error > WEIGHT_TOLERANCE:

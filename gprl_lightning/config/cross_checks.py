@@ -106,6 +106,13 @@ def check_preference_model(config: Config) -> None:
             "takes a scalar reward. Choose preference_model=sandbox_bt (smollm2_135m_bt, "
             "folder_bt), or ablation=grpo_bt, which sets both."
         )
+    if config.algorithm.advantage.get("baseline") == "batch" and model.kind in ("gpm", "gold"):
+        raise ConfigError(
+            f"algorithm.advantage.baseline=batch: expected a preference source with a reward of "
+            f"its own for each response; found preference_model.kind={model.kind}, which compares "
+            "responses only. Set algorithm.advantage.baseline=group, or "
+            "preference_model=sandbox_bt."
+        )
     named = config.preference_training.axis_attributes
     if len(named) > (model.num_axes or 0) or (scalar and named):
         raise ConfigError(

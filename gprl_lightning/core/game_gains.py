@@ -6,13 +6,39 @@ their gains are what SPPO and GPO regress log-ratios on (`core.square_loss`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gprl_lightning.core.advantage_rule import Advantages, AllReduce, ScoredGroups, State
+from gprl_lightning.core.preference import total_scores
+
 Gain = Literal["probability", "score"]
+
+
+@dataclass(frozen=True)
+class GameGains:
+    """Return the gains of a group in the place of advantages: a rule, so that a log shows them.
+
+    The pair of a group is its best and its worst response by them. By axis, for the log: the mean
+    of ``λ_l s_l / τ`` over the group; with ``gain=score`` these sum to the gain. Ours.
+
+    Attributes:
+        gain: ``probability``: `win_gains` (SPPO; also the ranking of DPO and its kin); ``score``:
+            `score_gains` (GPO).
+    """
+
+    gain: Gain = "probability"
+
+    def __call__(self, groups: ScoredGroups, state: State, all_reduce: AllReduce) -> Advantages:
+        """Return the gains; ``state`` is passed on as it is."""
+        weights, pairs = groups.weights(), groups.pairs()
+        gains = game_gains(total_scores(pairs, weights[:, None, None]) / groups.tau, self.gain)
+        by_axis = (pairs * weights[:, None, None]).mean(2) / groups.tau
+        return Advantages(groups.scores(), by_axis, gains, state)
 
 
 def game_gains(

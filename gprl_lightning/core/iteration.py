@@ -65,12 +65,13 @@ class GroupResult:
 
     Attributes:
         scored: the rollout with its scores and advantages.
-        logprobs: the check of the sampler's log-probabilities.
+        logprobs: the check of the sampler's log-probabilities; None for an objective whose update
+            does not read them.
         control: the multipliers and the β that the iteration was made with.
     """
 
     scored: ScoredRollout
-    logprobs: LogprobCheck
+    logprobs: LogprobCheck | None
     control: DriftControl
 
 

@@ -81,6 +81,10 @@ class DPO:
     beta: float = 0.1
     label_smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        require_positive("beta", self.beta)
+        require_share("label_smoothing", self.label_smoothing)
+
     @property
     def needs_reference(self) -> bool:
         """Return True: DPO compares with the reference."""
@@ -107,6 +111,9 @@ class IPO:
 
     beta: float = 0.1
     per_token: bool = True
+
+    def __post_init__(self) -> None:
+        require_positive("beta", self.beta)
 
     @property
     def needs_reference(self) -> bool:
@@ -139,6 +146,10 @@ class SimPO:
     gamma_beta_ratio: float = 0.55
     label_smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        require_positive("beta", self.beta)
+        require_share("label_smoothing", self.label_smoothing)
+
     @property
     def needs_reference(self) -> bool:
         """Return False: SimPO has no reference model."""
@@ -149,6 +160,18 @@ class SimPO:
         ahead = _ahead(pairs.logprobs / pairs.tokens)
         margin = self.beta * (ahead - self.gamma_beta_ratio)
         return _cross_entropy(margin, _smoothed(pairs.labels, self.label_smoothing))
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raise ValueError unless ``objective.loss.<name>`` is above 0."""
+    if not value > 0:
+        raise ValueError(f"objective.loss.{name}={value}: expected a number above 0.")
+
+
+def require_share(name: str, value: float) -> None:
+    """Raise ValueError unless ``objective.loss.<name>`` is in [0, 0.5)."""
+    if not 0 <= value < 0.5:
+        raise ValueError(f"objective.loss.{name}={value}: expected a number in [0, 0.5).")
 
 
 def _ahead(values: Float[Tensor, "pairs 2"]) -> Float[Tensor, " pairs"]:

@@ -69,9 +69,14 @@ class Clip:
 
 @dataclass(frozen=True)
 class CISPO:
-    """The ratio is clipped and held fixed; every token keeps a gradient (arXiv 2506.13585)."""
+    """The ratio is clipped and held fixed; every token keeps a gradient (arXiv 2506.13585).
 
-    epsilon_high: float = 5.0
+    Attributes:
+        epsilon_high: a ratio counts as 1 + ε_high at most. The paper names no value; a bound of 5
+            is ScaleRL's (arXiv 2510.13786).
+    """
+
+    epsilon_high: float = 4.0
     reach: Reach = "token"
 
     def __call__(self, logprobs: Float[Tensor, "rows tokens"], batch: Minibatch) -> PolicyTerms:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gprl_lightning.core.pair_losses import PairLogprobs, PairTerms
+from gprl_lightning.core.pair_losses import PairLogprobs, PairTerms, require_positive
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class SquareLoss:
 
     beta: float = 1e-3
     hard: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive("beta", self.beta)
 
     @property
     def needs_reference(self) -> bool:

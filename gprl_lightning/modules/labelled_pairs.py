@@ -14,6 +14,8 @@ from torch import Tensor
 from gprl_lightning.config import AlgorithmConfig
 from gprl_lightning.core.batch import PromptBatch, Rollout, split_rows
 from gprl_lightning.core.game_gains import best_and_worst
+from gprl_lightning.core.losses import zero_outside
+from gprl_lightning.core.pair_losses import PairLogprobs
 from gprl_lightning.data.preferences import PreferencePair
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.policy_tokens import text_tokens
@@ -133,3 +135,28 @@ def pair_parts(
             width = prompt + response
         parts[-1].append(place)
     return [torch.tensor(part, device=index.device) for part in parts]
+
+
+def pair_logprobs(
+    policy: Policy,
+    pairs: LabelledPairs,
+    part: Int[Tensor, " part"],
+    ref_logprobs: Float[Tensor, "pairs 2"],
+) -> tuple[PairLogprobs, Float[Tensor, ""]]:
+    """Return what a loss may read of ``part``, with gradients, and the sum of its tokens' entropy.
+
+    One forward pass over both responses of each pair.
+    """
+    rollout, rows = pairs.rollout, pairs.rows[part].flatten()
+    prompts, group, mask = rollout.prompts, rows // rollout.group_size, rollout.response_mask[rows]
+    logprobs, entropy = policy(
+        prompts.input_ids[group], prompts.mask[group], rollout.response_ids[rows], mask
+    )
+    given = PairLogprobs(
+        logprobs=zero_outside(mask, logprobs).sum(1).view(-1, 2),
+        ref_logprobs=ref_logprobs[part],
+        tokens=mask.sum(1).view(-1, 2),
+        labels=pairs.labels[part],
+        gains=pairs.gains[part],
+    )
+    return given, entropy.sum()

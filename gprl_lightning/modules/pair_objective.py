@@ -23,19 +23,22 @@ from torch import Tensor, nn
 
 from gprl_lightning.core.batch import PromptBatch
 from gprl_lightning.core.iteration import ITERATION, Iteration
-from gprl_lightning.core.losses import zero_outside
-from gprl_lightning.core.pair_losses import PairLogprobs, PairLoss
+from gprl_lightning.core.pair_losses import PairLoss
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_source import as_module
-from gprl_lightning.modules.labelled_pairs import LabelledPairs, pair_minibatches, pair_parts
+from gprl_lightning.modules.labelled_pairs import (
+    LabelledPairs,
+    pair_logprobs,
+    pair_minibatches,
+    pair_parts,
+)
 from gprl_lightning.modules.objective import PolicyObjective
-from gprl_lightning.modules.pair_options import PairOptions, own_reference
-from gprl_lightning.modules.pair_source import pair_loader, reference_sums, sampled_pairs
-from gprl_lightning.modules.pair_statistics import PairStatistics
+from gprl_lightning.modules.pair_options import PairOptions, own_reference, refuse_online_options
+from gprl_lightning.modules.pair_source import drawn_pairs, pair_loader, reference_sums
+from gprl_lightning.modules.pair_statistics import PairStatistics, pair_metrics
 from gprl_lightning.modules.parts import Parts
 from gprl_lightning.runtime.processes import sum_over_processes
-from gprl_lightning.tracking import metrics
 
 
 class PairObjective(PolicyObjective):
@@ -49,6 +52,7 @@ class PairObjective(PolicyObjective):
 
     def __init__(self, parts: Parts, loss: PairLoss, **options: Any):
         config = parts.config
+        refuse_online_options(config)
         steps = config.algorithm.inner_epochs * config.algorithm.minibatches
         super().__init__(
             parts.policy, parts.optimizer, config.scheduler, config.iterations, steps,
@@ -65,24 +69,22 @@ class PairObjective(PolicyObjective):
     def training_step(self, batch: PromptBatch | LabelledPairs, batch_idx: int) -> dict[str, Any]:
         """Run one iteration: pairs, their reference, updates, and the end of a round."""
         started = now()
-        pairs = batch if isinstance(batch, LabelledPairs) else self._sampled(batch)
-        index = pairs.iteration
-        judged = now()
+        pairs, group, sampling = drawn_pairs(self.parts, self.options, self._player, batch)
         compared = self.reference if self.loss.needs_reference else None
         ref_logprobs = reference_sums(compared, pairs, self.algorithm)
+        judged = now()
         statistics = PairStatistics(compared is not None, self.options.round_length is None)
         for rows in pair_minibatches(pairs, self.algorithm, self.seed):
             self._update(pairs, ref_logprobs, rows, statistics)
-        if self.options.ends_round(index):
+        if self.options.ends_round(pairs.iteration):
             self.opponent.load_state_dict(self.policy.state_dict())
         report = statistics.report()
         if self._trainer is not None:
-            done, rate = index + 1.0, self.optimizer_and_schedule()[1].get_last_lr()[0]
-            times = {metrics.TIME_ROLLOUT: judged - started, metrics.TIME_UPDATE: now() - judged}
-            place = {metrics.ITERATION: done, "step": done, metrics.LEARNING_RATE: rate}
-            self.log_dict({**report.metrics, **times, **place})
+            rate = self.optimizer_and_schedule()[1].get_last_lr()[0]
+            seconds = sampling, judged - started - sampling, now() - judged
+            self.log_dict(pair_metrics(report, group, pairs.iteration, rate, seconds))
         signal = bool((pairs.labels != 0.5).any())
-        return {ITERATION: Iteration(index, report, None, signal)}
+        return {ITERATION: Iteration(pairs.iteration, report, group, signal)}
 
     @property
     def opponent(self) -> Policy:
@@ -90,9 +92,11 @@ class PairObjective(PolicyObjective):
         assert self.reference is not None
         return self.reference.module
 
-    def _sampled(self, prompts: PromptBatch) -> LabelledPairs:
-        player = self.policy if self.options.player == "policy" else self.opponent
-        return sampled_pairs(self.parts, self.options, player, prompts)
+    @property
+    def _player(self) -> Policy:
+        """Who samples; nobody is asked where pairs stand in a file."""
+        sampled = self.options.pairs == "sampled"
+        return self.opponent if sampled and self.options.player == "reference" else self.policy
 
     # The update -----------------------------------------------------------------------------------
 
@@ -114,24 +118,12 @@ class PairObjective(PolicyObjective):
 
         Returns their norm before.
         """
-        rollout, prompts = pairs.rollout, pairs.rollout.prompts
         count = int(sum_over_processes(torch.tensor(len(index), device=ref.device)))
         for part in pair_parts(pairs, index, self.algorithm):
-            rows = pairs.rows[part].flatten()
-            group, mask = rows // rollout.group_size, rollout.response_mask[rows]
-            logprobs, entropy = self.policy(
-                prompts.input_ids[group], prompts.mask[group], rollout.response_ids[rows], mask
-            )
-            given = PairLogprobs(
-                logprobs=zero_outside(mask, logprobs).sum(1).view(-1, 2),
-                ref_logprobs=ref[part],
-                tokens=mask.sum(1).view(-1, 2),
-                labels=pairs.labels[part],
-                gains=pairs.gains[part],
-            )
+            given, entropy = pair_logprobs(self.policy, pairs, part, ref)
             terms = self.loss(given)
             self.manual_backward(terms.loss.sum() / count)
-            statistics.add(given, terms, entropy.sum())
+            statistics.add(given, terms, entropy)
         return self.clipped_gradients()
 
     # Lightning's hooks, and what callbacks ask for ------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gprl_lightning.config import Config
 from gprl_lightning.config.checks import one_of, require
 from gprl_lightning.core.game_gains import Gain
 from gprl_lightning.errors import ConfigError
@@ -58,11 +59,18 @@ def own_reference(parts: Parts, options: PairOptions, needed: bool) -> FrozenMod
     """Return the starting policy, or a copy that rounds may overwrite, or None if nobody asks.
 
     Raises:
-        ConfigError: rounds with LoRA, whose reference is the policy without its adapters and has
-            no place for a round's.
+        ConfigError: rounds without a reference that they could replace; or with LoRA, whose
+            reference is the policy without its adapters and has no place for a round's.
     """
     plays = options.pairs == "sampled" and options.player == "reference"
     if not (needed or plays):
+        if options.round_length is not None:
+            raise ConfigError(
+                f"objective.round_length={options.round_length}: expected null, because nobody "
+                "asks for a reference that a round could replace: the loss reads none, and the "
+                f"pairs are objective.pairs={options.pairs}, objective.player={options.player}. "
+                "Set objective.round_length=null."
+            )
         return None
     if options.round_length is None:
         return parts.start
@@ -72,3 +80,21 @@ def own_reference(parts: Parts, options: PairOptions, needed: bool) -> FrozenMod
             "reference is the policy without its adapters. Set lora=none."
         )
     return reference_of(parts.policy)
+
+
+def refuse_online_options(config: Config) -> None:
+    """Refuse what the online update reads and this one would pass over without a word.
+
+    Raises:
+        ConfigError: such an option is set.
+    """
+    for key, found, expected, why in (
+        ("rollout.staleness", config.rollout.staleness, 0, "the reference may be who samples"),
+        ("rollout.correction", config.rollout.correction, "none", "no ratio is read"),
+        ("algorithm.oversample", config.algorithm.oversample, 1, "no group is left out"),
+    ):
+        if found != expected:
+            raise ConfigError(
+                f"{key}={found}: expected {expected} with an objective on pairs, because {why}. "
+                f"Set {key}={expected}."
+            )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gprl_lightning.core.iteration import UpdateReport
+from gprl_lightning.core.iteration import GroupResult, UpdateReport
 from gprl_lightning.core.pair_losses import PairLogprobs, PairTerms
+from gprl_lightning.modules.statistics import score_metrics
 from gprl_lightning.runtime.processes import max_over_processes, sum_over_processes
 from gprl_lightning.tracking import metrics
 
@@ -80,3 +83,33 @@ class PairStatistics:
             weight_error=0.0,
             bad_rows=tuple(self.bad_rows),
         )
+
+
+def pair_metrics(
+    report: UpdateReport,
+    group: GroupResult | None,
+    index: int,
+    rate: float,
+    seconds: tuple[float, float, float],
+) -> dict[str, Any]:
+    """Return all that an iteration logs: of its groups, scores by axis, lengths and truncation.
+
+    Args:
+        report: of the update.
+        group: what was sampled; None of pairs from a file.
+        index: of the iteration, 0-based.
+        rate: the learning rate.
+        seconds: of sampling, of scoring and reference, and of the update.
+    """
+    sampling, scoring, updating = seconds
+    groups = score_metrics(group.scored, sampling, sum_over_processes) if group else {}
+    return {
+        **report.metrics,
+        **groups,
+        metrics.TIME_ROLLOUT: sampling,
+        metrics.TIME_SCORE: scoring,
+        metrics.TIME_UPDATE: updating,
+        metrics.LEARNING_RATE: rate,
+        metrics.ITERATION: index + 1.0,
+        "step": index + 1.0,  # what loggers take as their x
+    }

@@ -22,6 +22,7 @@ from gprl_lightning.core.batch import Prompt
 from gprl_lightning.core.drift import DriftSettings
 from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.core.iteration import Controlled
+from gprl_lightning.core.reinforce_pp import absolute_rewards
 from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.agreement import require_judge_text
@@ -30,6 +31,7 @@ from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.models.preference_source import PreferenceSource
 from gprl_lightning.models.pretrained_preference import load_preference_model
+from gprl_lightning.models.reading_checks import ANSWERS
 from gprl_lightning.modules.parts import Parts
 from gprl_lightning.rollout.ahead import Ahead
 from gprl_lightning.rollout.sampler import Sampler, Sampling
@@ -50,6 +52,8 @@ def build_parts(config: Config, cfg: DictConfig, policy: Policy, prompts: list[P
     def source() -> PreferenceSource:
         found = build_preference_source(config, cfg)
         require_judge_text(found, policy)
+        if config.algorithm.advantage.get("baseline") == "batch":
+            require_absolute_rewards(found, prompts[0])
         return found
 
     return Parts(
@@ -65,6 +69,19 @@ def build_parts(config: Config, cfg: DictConfig, policy: Policy, prompts: list[P
         build_sampler=partial(sampler, config.rollout, cfg),
         build_pairs=partial(preference_pairs, config),
     )
+
+
+def require_absolute_rewards(source: PreferenceSource, prompt: Prompt) -> None:
+    """Try a source on two answers to a prompt, before the first rollout.
+
+    Raises:
+        ConfigError: its vectors are not rewards, as ``algorithm.advantage.baseline=batch`` needs.
+    """
+    vectors = source.embed([prompt.messages], [list(ANSWERS)], [prompt.columns]).vectors
+    try:
+        absolute_rewards(vectors)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def sampler(rollout: RolloutConfig, cfg: DictConfig) -> Sampler:
@@ -169,8 +186,9 @@ def drift_control(config: Config, module: L.LightningModule, folder: Path) -> li
         return []
     if not isinstance(module, Controlled):
         raise ConfigError(
-            "drift.enabled=true: expected an objective that samples and scores groups; found "
-            f"{type(module).__name__}, which has no axes to watch. Set drift=disabled."
+            "drift.enabled=true: expected an objective with axis multipliers and a β that a "
+            f"monitor could move; found {type(module).__name__}, which has neither. Set "
+            "drift=disabled."
         )
     if schedule is not None:
         return [KLSchedule(read_schedule(schedule, config.iterations, kl_coef))]

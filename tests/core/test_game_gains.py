@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gprl_lightning.core.game_gains import best_and_worst, game_gains, score_gains, win_gains
+from gprl_lightning.core.game_gains import (
+    GameGains,
+    best_and_worst,
+    game_gains,
+    score_gains,
+    win_gains,
+)
+from gprl_lightning.tracking.rule_record import rule_of, rule_record
 from tests import oracle_objectives as oracle
+from tests.core.baseline_groups import advantages, identity, scored_groups
 from tests.core.examples import close, double
 
 GAINS = (win_gains, score_gains)
@@ -59,3 +67,30 @@ def test_best_and_worst_are_two_responses():
 def test_the_word_chooses_the_gain():
     assert torch.equal(game_gains(logits(), "probability"), win_gains(logits()))
     assert torch.equal(game_gains(logits(), "score"), score_gains(logits()))
+
+
+@pytest.mark.parametrize(
+    "gain, expected", [("probability", oracle.win_gains), ("score", oracle.score_gains)]
+)
+def test_the_rule_of_a_log_against_the_oracle(gain, expected):
+    """λ and multipliers weigh the axes, τ divides; a log builds the rule again by its record."""
+    groups = scored_groups()
+    rows = []
+    for vectors, weights in zip(groups.vectors.tolist(), groups.weights().tolist(), strict=True):
+        table = [
+            [
+                sum(w * (a[0] * b[1] - a[1] * b[0]) for w, a, b in zip(weights, i, j, strict=True))
+                / groups.tau
+                for j in vectors
+            ]
+            for i in vectors
+        ]
+        rows.append(expected(table))
+    close(advantages(GameGains(gain), groups), rows)
+    assert rule_of(rule_record(GameGains(gain))) == GameGains(gain)
+
+
+def test_by_axis_scores_add_up_to_the_gain():
+    found = GameGains("score")(scored_groups(), {}, identity)
+    torch.testing.assert_close(found.axis_advantages.sum(-1), found.advantages)
+    assert torch.equal(found.group_scores, scored_groups().scores())

@@ -108,7 +108,21 @@ def test_a_log_can_build_the_rule_again(word):
 
 
 def test_grpo_with_its_reward_in_one_word():
+    """Whichever preference model is chosen, its head is a Bradley-Terry one."""
     config = validate(composed("algorithm=grpo_bt", "experiment=smoke"))
     assert (config.algorithm.name, config.preference_model.kind) == ("grpo", "bradley_terry")
+    assert not config.drift.enabled
+    model = validate(composed("algorithm=grpo_bt", "experiment=smollm2_135m")).preference_model
+    assert (model.kind, model.num_axes, model.path) == ("bradley_terry", 1, "smollm2_135m")
     with pytest.raises(ConfigError, match="expected bradley_terry"):
-        validate(composed("algorithm=grpo_bt", "preference_model=sandbox"))
+        validate(composed("algorithm=grpo"))
+
+
+@pytest.mark.parametrize("word", ["gprl", "grpo_bt", "dpo", "simpo", "sppo"])
+def test_the_grid_of_smollm2_composes_with_each_of_its_words(word):
+    """SPPO's five responses and the others' eight go through the same micro-batches."""
+    config = validate(composed(f"algorithm={word}", "grid=baselines_smollm2"))
+    grid = composed("grid=baselines_smollm2", hydra=True).hydra.sweeper.params
+    assert word in grid.algorithm.split(",") and len(grid.algorithm.split(",")) == 5
+    assert config.policy.path == config.preference_model.path == "smollm2_135m"
+    assert config.iterations == 60 and config.rollout.group_size == (5 if word == "sppo" else 8)

@@ -8,11 +8,14 @@ import torch
 
 from gprl_lightning.callbacks.invariants import Invariants
 from gprl_lightning.callbacks.iteration_checkpoint import IterationCheckpoint
+from gprl_lightning.callbacks.rollout_table import RolloutTable
+from gprl_lightning.cli import inspect
 from gprl_lightning.config import AlgorithmConfig, Config, DataConfig
 from gprl_lightning.core.pair_losses import DPO, SimPO
 from gprl_lightning.core.square_loss import SquareLoss
 from gprl_lightning.modules.pair_objective import PairObjective
 from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics
+from gprl_lightning.tracking.rollout_log import logged_iterations
 from tests.pair_worlds import tiny_parts
 
 METHODS = {
@@ -36,7 +39,10 @@ def run(folder, method, ckpt_path=None):
     csv = MetricsCSV(folder)
     trainer = L.Trainer(
         accelerator="cpu", devices=1, max_epochs=1, log_every_n_steps=1, logger=[csv],
-        callbacks=[Invariants(folder), IterationCheckpoint(folder / "checkpoints", 1, 100)],
+        callbacks=[
+            Invariants(folder), RolloutTable(folder, every=4),
+            IterationCheckpoint(folder / "checkpoints", 1, 100),
+        ],
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
         default_root_dir=folder,
     )  # fmt: skip
@@ -69,3 +75,22 @@ def test_the_log_says_what_was_learned(tmp_path):
     assert len(columns["train/loss"]) == ITERATIONS and "train/pair_log_ratio" not in columns
     assert columns["train/pair_margin"][-1] > columns["train/pair_margin"][0]
     assert columns["train/pair_accuracy"][-1] == 1.0
+
+
+@pytest.mark.parametrize("method", ["online_dpo", "sppo_each"])
+def test_groups_are_logged_and_inspected(method, tmp_path, capsys):
+    """Scores by axis and lengths in the log; gains that follow from what the table holds."""
+    run(tmp_path, method)
+    columns = read_metrics(tmp_path / "metrics.csv")
+    for name in ("axis/score_std/0", "axis/eigenvalue/2", "rollout/response_length", "time/score"):
+        assert len(columns[name][1]) == ITERATIONS
+    assert logged_iterations(tmp_path) == [1, 4, 8]
+    assert inspect.main([str(tmp_path), "--group", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "agree to 1e-06" in shown and "GameGains" in shown
+
+
+def test_a_files_pairs_leave_no_table(tmp_path):
+    """Nothing was sampled, and `inspect` says so."""
+    run(tmp_path, "simpo_file")
+    assert logged_iterations(tmp_path) == [] and inspect.main([str(tmp_path)]) == 2

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from gprl_lightning.config import AlgorithmConfig
-from gprl_lightning.core.game_gains import best_and_worst
+from gprl_lightning.core.game_gains import GameGains, best_and_worst
 from gprl_lightning.core.iteration import ITERATION
 from gprl_lightning.core.pair_losses import DPO, IPO, PairLogprobs, SimPO
 from gprl_lightning.core.preference import pairwise_scores, total_scores
 from gprl_lightning.core.square_loss import SquareLoss
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.modules.pair_objective import PairObjective
-from gprl_lightning.modules.pair_source import reference_sums
+from gprl_lightning.modules.pair_source import drawn_pairs, reference_sums
 from gprl_lightning.modules.pair_statistics import PairStatistics
+from gprl_lightning.rollout.native import NativeSampler
 from tests.pair_worlds import stepped_by_hand, tiny_parts
 from tests.worlds import SIZE
 
@@ -33,9 +34,14 @@ def batch(module: PairObjective, iteration: int = 0) -> Any:
     return module.loader(0, 1).batch(iteration)
 
 
-def pairs_of(module: PairObjective, iteration: int = 0) -> Any:
+def drawn(module: PairObjective, iteration: int = 0) -> Any:
+    """The pairs of an iteration, and their groups."""
     given = batch(module, iteration)
-    return given if module.options.pairs == "file" else module._sampled(given)
+    return drawn_pairs(module.parts, module.options, module._player, given)[:2]
+
+
+def pairs_of(module: PairObjective, iteration: int = 0) -> Any:
+    return drawn(module, iteration)[0]
 
 
 def step(module: PairObjective, iteration: int) -> Any:
@@ -109,7 +115,7 @@ def test_gradients_are_those_of_a_plain_computation_however_they_are_split(name,
 def test_sampled_pairs_are_the_groups_best_and_worst():
     module = make(DPO())
     prompts = batch(module)
-    pairs = module._sampled(prompts)
+    pairs, group = drawn(module)
     source = module.source.module
     found = source.embed(prompts.messages, pairs.rollout.grouped_responses(), prompts.columns)
     score = total_scores(pairwise_scores(found.vectors), found.eigenvalues[:, None, None])
@@ -117,6 +123,23 @@ def test_sampled_pairs_are_the_groups_best_and_worst():
     first = torch.arange(3)[:, None] * SIZE
     assert torch.equal(pairs.rows, first + best_and_worst(chance))
     torch.testing.assert_close(pairs.gains[:, 0], chance.amax(1) - 0.5)
+    torch.testing.assert_close(group.scored.advantages, chance - 0.5)
+    assert group.scored.rollout is pairs.rollout and group.logprobs is None
+
+
+@pytest.mark.parametrize("gain", ["probability", "score"])
+def test_an_iteration_gives_the_groups_that_it_has(gain):
+    """With the reference's log-probabilities where it has sampled; of a file there are none."""
+    module = make(SquareLoss(), gain=gain)
+    scored = step(module, 0).group.scored
+    assert scored.rule == GameGains(gain) and scored.axes == module.source.module.axes
+    log, mask = scored.rollout.old_logprobs, scored.rollout.response_mask
+    torch.testing.assert_close(
+        scored.groups.ref_logprobs, torch.where(mask, log, 0.0).double().sum(1).view(3, SIZE)
+    )
+    online = step(make(DPO(), player="policy"), 0).group.scored
+    assert online.groups.ref_logprobs.isnan().all() and online.advantages.any()
+    assert step(make(DPO(), pairs="file"), 0).group is None
 
 
 @pytest.mark.parametrize("player, same", [("reference", True), ("policy", False)])
@@ -141,6 +164,26 @@ def test_a_round_ends_with_the_policy_as_the_reference():
     assert torch.equal(weights(module.reference), weights(module.policy))
     assert not torch.equal(weights(module.reference), start)
     assert not any(p.requires_grad for p in module.reference.parameters())
+
+
+class Engine(NativeSampler):
+    """A sampler with weights of its own, which are the policy's."""
+
+    own_weights = True
+
+
+def test_an_engine_holds_the_policys_weights_and_not_the_references():
+    parts = tiny_parts()
+    parts.sampler = Engine()
+    with pytest.raises(ConfigError, match=r"rollout\.sampler: expected one that reads .* Engine"):
+        PairObjective(parts, DPO()).loader(0, 1)
+    assert PairObjective(parts, DPO(), player="policy").loader(0, 1)
+
+
+def test_rounds_need_a_reference_that_somebody_asks_for():
+    with pytest.raises(ConfigError, match=r"objective\.round_length=2: expected null"):
+        make(SimPO(), pairs="file", round_length=2)
+    assert make(SimPO(), round_length=2).reference is not None  # it samples
 
 
 def test_without_rounds_the_reference_stays():

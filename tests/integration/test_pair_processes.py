@@ -1,0 +1,59 @@
+"""The baselines on two real processes over gloo are the same run as on one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gprl_lightning.tracking.loggers import read_metrics
+from tests.integration.run_pairs import METHODS, run
+
+SCRIPT = Path(__file__).with_name("run_pairs.py")
+COMPARED = ("train/loss", "train/grad_norm", "train/entropy")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """The results of both processes, of every method."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
+        "TORCHELASTIC_RUN_ID": "pairs", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2",
+    }  # fmt: skip
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder)], text=True, stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL, env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)},
+        )
+        for r in range(2)
+    ]  # fmt: skip
+    for process in started:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_are_one_run(method, two, tmp_path):
+    """Pairs, losses and gradients add up; the round's policy is the same on both."""
+    first, second = (torch.load(two / f"rank{rank}.pt")[method] for rank in range(2))
+    single = run(method, tmp_path, world=1)
+    largest = 0.0
+    for name, weight in single.items():
+        assert torch.equal(first[name], second[name]), name
+        largest = max(largest, float((first[name] - weight).abs().max()))
+    assert largest < 1e-6  # the preference source computes in float32, in batches of another shape
+    one, both = read_metrics(tmp_path / "metrics.csv"), read_metrics(two / method / "metrics.csv")
+    for name in COMPARED:
+        assert both[name][1] == pytest.approx(one[name][1], rel=1e-5)
+        assert len(both[name][1]) == 4 and any(one[name][1])
