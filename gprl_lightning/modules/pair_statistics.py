@@ -89,7 +89,7 @@ def pair_metrics(
     report: UpdateReport,
     group: GroupResult | None,
     index: int,
-    rate: float,
+    rate: float | Tensor,
     seconds: tuple[float, float, float],
 ) -> dict[str, Any]:
     """Return all that an iteration logs: of its groups, scores by axis, lengths and truncation.
