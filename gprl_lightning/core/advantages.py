@@ -73,6 +73,10 @@ def normalize_axes(
     and ``none``. An axis that ``mask`` drops, and an axis on which all responses are equal, gives
     exactly 0. With ``least_std``, a z-score divides by no less than this, so that an axis on which
     the responses hardly differ is not blown up to the size of the others (ours).
+
+    >>> scores = torch.tensor([[[3.0], [1.0], [1.0], [3.0]]])
+    >>> normalize_axes(scores, "per_axis", epsilon=0.0)[0, :, 0].tolist()
+    [1.0, -1.0, -1.0, 1.0]
     """
     per_axis = normalization in ("per_axis", "per_axis_whitened")
     floor = 0.0 if least_std is None else least_std.to(scores)

@@ -32,7 +32,12 @@ class Embeddings:
     def of_rewards(
         rewards: Float[Tensor, "groups size axes"], eigenvalues: Float[Tensor, "groups axes"]
     ) -> Embeddings:
-        """Embed rewards, so that scores are their differences, ``s_l(i, j) = r_l(i) - r_l(j)``."""
+        """Embed rewards, so that scores are their differences, ``s_l(i, j) = r_l(i) - r_l(j)``.
+
+        >>> rewards, eigenvalues = torch.tensor([[[3.0], [1.0]]]), torch.ones(1, 1)
+        >>> Embeddings.of_rewards(rewards, eigenvalues).vectors.tolist()
+        [[[[3.0, 1.0]], [[1.0, 1.0]]]]
+        """
         return Embeddings(torch.stack([rewards, torch.ones_like(rewards)], -1), eigenvalues)
 
     @staticmethod

@@ -54,7 +54,11 @@ class PolicyLoss(Protocol):
 
 @dataclass(frozen=True)
 class Clip:
-    """PPO's clipped surrogate (GRPO, arXiv 2402.03300); ``epsilon_high`` is DAPO's clip-higher."""
+    """PPO's clipped surrogate (GRPO, arXiv 2402.03300); ``epsilon_high`` is DAPO's clip-higher.
+
+    >>> Clip(epsilon=0.2, epsilon_high=0.28).reach
+    'token'
+    """
 
     epsilon: float = 0.2
     epsilon_high: float | None = None

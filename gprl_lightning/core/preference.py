@@ -33,6 +33,10 @@ def pairwise_scores(
     """Return ``s_l(i, j)``: how far response i beats response j along axis l (GPM, Definition 4.3).
 
     Exactly skew-symmetric: ``s_l(i, j) == -s_l(j, i)``, and 0 on the diagonal.
+
+    >>> vectors = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # one prompt, two answers, one axis
+    >>> pairwise_scores(vectors)[0, :, :, 0].tolist()
+    [[0.0, 1.0], [-1.0, 0.0]]
     """
     return scores_against(vectors, vectors)
 
@@ -51,7 +55,8 @@ def group_scores(
     score_shape: ScoreShape = "linear",
     tau: float = 1.0,
 ) -> Float[Tensor, "groups size axes"]:
-    """Mean score against the rest of the group, ``1/(G-1) · Σ_{j≠i} s_l(i, j)`` (GPRL, step 1).
+    """Return the mean score against the rest of the group, ``1/(G-1) · Σ_{j≠i} s_l(i, j)``
+    (GPRL, step 1).
 
     In O(G · k), as the cross product of ``v_i`` with ``Σ_j (v_j - v_i)``; ``v_i × v_i = 0`` makes
     this the cross product with ``Σ_j v_j``, but the differences keep their digits where the
@@ -63,6 +68,11 @@ def group_scores(
             of a tie, in place of ``s_l``, from the G × G matrix (ours): how far a response is
             ahead then counts for little. It too sums to 0 over the group.
         tau: temperature of the bounded score.
+
+    >>> rewards = torch.tensor([[[3.0], [1.0], [2.0]]])  # as an axis: (r, 1) scores by differences
+    >>> vectors = torch.stack([rewards, torch.ones_like(rewards)], -1)
+    >>> group_scores(vectors)[0, :, 0].tolist()
+    [1.5, -1.5, 0.0]
     """
     size = vectors.shape[1]
     if score_shape == "bounded":

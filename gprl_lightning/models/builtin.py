@@ -19,7 +19,11 @@ BUILTIN = ("sandbox", "smollm2_135m")
 
 
 def policy_folder(path: str, cache: str) -> str:
-    """Return the folder of a built-in policy; any other path or hub name as it is."""
+    """Return the folder of a built-in policy; any other path or hub name as it is.
+
+    >>> policy_folder("my-org/my-model", "cache")
+    'my-org/my-model'
+    """
     if path == "sandbox":
         return str(ASSETS / "language_model")
     if path == "smollm2_135m":

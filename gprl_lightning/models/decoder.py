@@ -3,7 +3,7 @@
 What runs is the model's own linears, norms and rotary embedding, so adapters, autocast and dtypes
 are as they were; written here is only how they are put together. That lets the caller lay out
 tokens and attention as suits: see `gprl_lightning.models.shared_prompt` and
-`gprl_lightning.rollout.shared_prompt`. Other architectures take the plain path.
+`gprl_lightning.rollout.shared_decoding`. Other architectures take the plain path.
 """
 
 from __future__ import annotations

@@ -18,6 +18,9 @@ class Sampling:
         max_new_tokens: where a response is cut.
         temperature: must be the policy's for ``old_logprobs`` to be what it trains on.
         top_p, top_k, min_p: as in `gprl_lightning.rollout.sampling.sample_tokens`.
+
+    >>> Sampling(group_size=8, max_new_tokens=64, temperature=0.7).top_p
+    1.0
     """
 
     group_size: int
