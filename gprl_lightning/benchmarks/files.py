@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gprl_lightning.data.rows import file_rows, require_some
 from gprl_lightning.errors import ConfigError
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -34,36 +35,13 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: there is no such file or no row in it, or a row is no JSON object.
     """
-    if not file.is_file():
-        raise ConfigError(f"{file}: expected a file with a benchmark's rows; there is none.")
-    if file.suffix == ".parquet":
-        return _parquet(file)
-    text = file.read_text(encoding="utf8")
-    lines = [text] if file.suffix == ".json" else text.split("\n")
-    rows: list[Any] = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ConfigError(f"{file}:{number}: expected JSON ({error.msg}).") from None
-            rows += value if file.suffix == ".json" and isinstance(value, list) else [value]
-    if not rows:
-        raise ConfigError(f"{file}: expected at least one row, found none.")
-    for number, row in enumerate(rows, 1):
+    rows: list[dict[str, Any]] = []
+    for where, row in file_rows(file, "benchmark.path"):
         if not isinstance(row, dict):
-            raise ConfigError(f"{file}: row {number} is {type(row).__name__}, not an object.")
+            raise ConfigError(f"{where}: expected an object, found {type(row).__name__}.")
+        rows.append(row)
+    require_some(rows, str(file), "benchmark.path")
     return rows
-
-
-def _parquet(file: Path) -> list[dict[str, Any]]:
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise ConfigError(
-            f"{file} needs the pyarrow package: pip install 'gprl-lightning[data]'."
-        ) from None
-    return parquet.read_table(file).to_pylist()
 
 
 def value(row: Mapping[str, Any], key: str, file: Path) -> Any:
@@ -73,7 +51,9 @@ def value(row: Mapping[str, Any], key: str, file: Path) -> Any:
         ConfigError: there is none.
     """
     if key not in row:
-        raise ConfigError(f"{file}: expected the key {key!r} in each row, found {sorted(row)}.")
+        raise ConfigError(
+            f"{file}: expected the key {key!r} in each row, found {sorted(row)[:20]}."
+        )
     return row[key]
 
 

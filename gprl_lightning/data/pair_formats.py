@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from gprl_lightning.data.rows import shown
 from gprl_lightning.errors import ConfigError
 
 Row = dict[str, Any]
@@ -67,7 +68,7 @@ def canonical_rows(row: Any, where: str, keys: PairKeys) -> tuple[str, list[Row]
             if key not in row:
                 raise ConfigError(
                     f"{where}: expected the column {key!r} of data.{name}_key; found "
-                    f"{sorted(row)}. Correct data.{name}_key, or leave it out."
+                    f"{shown(sorted(row))}. Correct data.{name}_key, or leave it out."
                 )
             rest[name] = row[key]
     if keys.chosen in row and keys.rejected in row:
@@ -75,10 +76,10 @@ def canonical_rows(row: Any, where: str, keys: PairKeys) -> tuple[str, list[Row]
         return kind, [{"chosen": a, "rejected": b, **rest} for a, b in sides]
     if set(STRENGTHS) <= set(row):
         return "strengths", [{**_by_strength(row, where), **rest}]
-    missing = "data.chosen_key and data.rejected_key name other columns"
     raise ConfigError(
-        f"{where}: expected the keys {keys.chosen!r} and {keys.rejected!r}, found {sorted(row)}. "
-        f"If these are pairs, let {missing}."
+        f"{where}: expected the keys {keys.chosen!r} and {keys.rejected!r}, found "
+        f"{shown(sorted(row))}. If these are pairs, let data.chosen_key and data.rejected_key name "
+        "other columns."
     )
 
 
@@ -94,7 +95,8 @@ def _sides(row: Row, where: str, keys: PairKeys) -> tuple[str, list[tuple[Any, A
     if _texts(chosen) and _texts(rejected):
         if prompt is None:
             raise ConfigError(
-                f"{where}: expected {keys.prompt!r} beside lists of answers; found {sorted(row)}."
+                f"{where}: expected {keys.prompt!r} beside lists of answers; found "
+                f"{shown(sorted(row))}."
             )
         before = messages_of(prompt)
         pairs = product(chosen, rejected)
@@ -152,7 +154,7 @@ def _starts(value: Any, before: Sequence[Any]) -> bool:
 
 
 def _dialogue(text: str, where: str) -> list[Row]:
-    """The turns of hh-rlhf's text; a turn without words is left out."""
+    """The turns of hh-rlhf's text."""
     parts = TURN.split(text)
     turns = [
         {"role": ROLE_OF[who], "content": said.strip()}
@@ -188,7 +190,7 @@ def _by_strength(row: Row, where: str) -> Row:
     whole = isinstance(strength, int) and not isinstance(strength, bool)
     if not whole or not -3 <= strength <= 3:
         raise ConfigError(
-            f"{where}: expected 'preference_strength' from -3 to 3; found {strength!r}."
+            f"{where}: expected 'preference_strength' from -3 to 3; found {shown(strength)}."
         )
     before = messages_of(row["prompt"])
     first, second = (_said(before, row[key]) for key in ("response_1", "response_2"))

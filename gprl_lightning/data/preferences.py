@@ -9,22 +9,23 @@ reports) and ``attributes`` (by name, the probability that the chosen one has mo
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gprl_lightning.core.batch import Messages
+from gprl_lightning.data.messages import checked_messages, has_blank_turn
 from gprl_lightning.data.pair_formats import PairKeys, canonical_rows
+from gprl_lightning.data.rows import require_some, rows_of, shown
 from gprl_lightning.errors import ConfigError
 
-JSONL = (".jsonl", ".json", ".jsonl.gz")
-ROLES = ("system", "user", "assistant")
+FIX = "Correct or drop the row, or set another path."
+LARGEST_MARGIN = 1e6  # in units of the score
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,15 @@ class ReadPairs:
     Attributes:
         pairs: in the data's order.
         formats: how many rows had which form.
-        alike: rows whose two answers are the same, which are left out.
+        alike: pairs of two equal answers, which are left out.
+        blank: pairs with a user's or system message of no words, which are left out.
         unread: columns that would say how certain a pair is, and that no key names.
     """
 
     pairs: list[PreferencePair]
     formats: Counter[str]
     alike: int
+    blank: int
     unread: tuple[str, ...]
 
     def notes(self) -> list[str]:
@@ -84,6 +87,9 @@ class ReadPairs:
         if self.alike:
             share = self.alike / max(rows, 1)
             found.append(f"{self.alike} ({share:.1%}) left out: both answers are the same")
+        if self.blank:
+            share = self.blank / max(rows, 1)
+            found.append(f"{self.blank} ({share:.1%}) left out: a blank message in the prompt")
         found += [
             f"the column {name!r} is not read: name it with data.{name}_key if it is meant"
             for name in self.unread
@@ -102,60 +108,31 @@ def read_pairs(
     return survey_pairs(path, split, keys or PairKeys()).pairs
 
 
-def survey_pairs(path: str | Path, split: str, keys: PairKeys) -> ReadPairs:
-    """Read pairs as `read_pairs`, with what was found on the way."""
-    file, forms = Path(path), Counter[str]()
-    if file.name.endswith(JSONL):
-        rows: Iterable[tuple[str, Any]] = _jsonl(file)
-    else:
-        rows = ((f"{path}:{i}", row) for i, row in enumerate(_hub_rows(str(path), split), 1))
+def survey_pairs(
+    path: str | Path, split: str, keys: PairKeys, setting: str = "data.path"
+) -> ReadPairs:
+    """Read pairs as `read_pairs`, with what was found on the way.
+
+    ``setting`` is the configuration key of the path, for messages.
+    """
+    forms, columns = Counter[str](), set[str]()
     pairs: list[PreferencePair] = []
-    alike, columns = 0, set[str]()
-    for where, row in rows:
+    alike = blank = 0
+    for where, row in rows_of(str(path), split, setting):
         form, canonical = canonical_rows(row, where, keys)
         forms[form] += 1
         columns |= set(row)
         for one in canonical:
             if one["chosen"] == one["rejected"]:
                 alike += 1
+            elif has_blank_turn((pair := parse_row(one, where)).prompt):
+                blank += 1
             else:
-                pairs.append(parse_row(one, where))
-    if not pairs:
-        raise ConfigError(f"data.path={str(path)!r}: no rows.")
+                pairs.append(pair)
+    require_some(pairs, str(path), setting)
     named = {"label": keys.label, "margin": keys.margin}
     unread = tuple(name for name, key in named.items() if key is None and name in columns)
-    return ReadPairs(pairs, forms, alike, unread)
-
-
-def _jsonl(file: Path) -> Iterator[tuple[str, Any]]:
-    if not file.is_file():
-        raise ConfigError(f"data.path={str(file)!r}: there is no such file.")
-    opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "rt", encoding="utf8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield f"{file}:{number}", json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ConfigError(f"{file}:{number}: not JSON ({error.msg}).") from None
-
-
-def _hub_rows(name: str, split: str) -> Iterable[Any]:
-    try:
-        import datasets
-    except ImportError:
-        raise ConfigError(
-            f"data.path={name!r} needs the datasets package: pip install 'gprl-lightning[data]'."
-        ) from None
-    try:
-        if name.endswith(".parquet"):
-            return datasets.load_dataset("parquet", split="train", data_files=name)
-        return datasets.load_dataset(name, split=split)
-    except Exception as error:
-        raise ConfigError(
-            f"data.path={name!r}, data.split={split!r}: cannot be loaded ({error}). "
-            "Expected a .jsonl or .parquet file, or the name of a data set on the hub."
-        ) from error
+    return ReadPairs(pairs, forms, alike, blank, unread)
 
 
 def parse_row(row: Any, where: str) -> PreferencePair:
@@ -173,7 +150,7 @@ def parse_row(row: Any, where: str) -> PreferencePair:
     return PreferencePair(
         *conversations,
         label=_number(row, "label", 1.0, 1.0, where),
-        margin=_number(row, "margin", 0.0, float("inf"), where),
+        margin=_number(row, "margin", 0.0, LARGEST_MARGIN, where),
         group=_text(row.get("group")),
         subset=_text(row.get("subset") or row.get("source")),
         attributes=_attributes(row, where),
@@ -185,7 +162,7 @@ def _attributes(row: Mapping[str, Any], where: str) -> dict[str, float]:
     if not isinstance(labels, Mapping):
         raise ConfigError(
             f"{where}: 'attributes' must be labels by name, as {{\"brevity\": 1}}; "
-            f"found {labels!r}."
+            f"found {shown(labels)}. {FIX}"
         )
     return {str(name): _number(labels, name, 0.5, 1.0, where) for name in labels}
 
@@ -197,21 +174,13 @@ def _conversation(row: Mapping[str, Any], key: str, where: str) -> Messages:
         if isinstance(prompt, str):
             prompt = [{"role": "user", "content": prompt}]
         value = [*(prompt or ()), {"role": "assistant", "content": value}]
-    if isinstance(value, Sequence) and len(value) >= 2 and all(map(_is_message, value)):
-        messages = tuple({"role": m["role"], "content": m["content"]} for m in value)
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) >= 2:
+        messages = checked_messages(value, where, key, FIX)
         if messages[-1]["role"] == "assistant":
-            return messages  # type: ignore[return-value]
+            return messages
     raise ConfigError(
         f"{where}: {key!r} must be chat messages that end with the assistant, or a text beside "
-        f"'prompt'; found {str(row[key])[:80]!r}."
-    )
-
-
-def _is_message(message: Any) -> bool:
-    return (
-        isinstance(message, Mapping)
-        and message.get("role") in ROLES
-        and isinstance(message.get("content"), str)
+        f"'prompt'; found {shown(row[key])}. {FIX}"
     )
 
 
@@ -219,8 +188,11 @@ def _number(row: Mapping[str, Any], key: str, default: float, high: float, where
     value = row.get(key)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:
-        raise ConfigError(f"{where}: {key!r} must be a number in [0, {high:g}]; found {value!r}.")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= high:
+        raise ConfigError(
+            f"{where}: {key!r} must be a number in [0, {high:g}]; found {shown(value)}. {FIX}"
+        )
     return float(value)
 
 

@@ -1,147 +1,119 @@
-"""Prompts from a file or a hub data set, and the loader that turns them into
-iterations.
+"""Prompts from a file or a hub data set, and the loader that turns them into iterations.
 
 A row is ``{"prompt": "Write …"}`` or ``{"prompt": [{"role": "user", "content": "…"}, …]}``; the key
-is ``data.prompt_key``. One pass over the loader is the whole run: ``len(loader)`` iterations,
-reshuffled at each epoch of the data inside, so that a run has one budget and one position to resume
-from.
+is ``data.prompt_key``; `data.rows` knows the files. One pass over the loader is the whole run:
+``len(loader)`` iterations, reshuffled at each epoch of the data inside, so that a run has one
+budget and one position to resume from.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from gprl_lightning.config import DataConfig
 from gprl_lightning.core.batch import Messages, Prompt, PromptBatch
+from gprl_lightning.data.messages import ROLES, checked_messages, has_blank_turn
+from gprl_lightning.data.rows import PlacedRow, require_some, rows_of, shown
 from gprl_lightning.errors import ConfigError
-
-ROLES = ("system", "user", "assistant")
 
 
 def load_prompts(data: DataConfig) -> tuple[list[Prompt], list[Prompt]]:
     """The (train, held-out) prompts of ``data``.
 
-    Held-out prompts come from ``held_out_path``, or are the last ``held_out`` rows of ``path``.
+    Held-out prompts come from ``held_out_path``, or are the last ``held_out`` rows of ``path``. A
+    training prompt that is held out, too, is left out of the training, and a line says so.
 
     Raises:
         ConfigError: a missing file, a broken row (with file and line), or nothing left to train on.
     """
-    prompts = _read(data.path, data.split, data)
+    prompts = _read(data.path, data.split, data, "data.path")
     if data.held_out_path is not None:
         offset = len(prompts)
-        held_out = _read(data.held_out_path, data.held_out_split, data)[: data.held_out]
-        return prompts, [Prompt(offset + p.uid, p.messages, p.columns) for p in held_out]
+        found = _read(data.held_out_path, data.held_out_split, data, "data.held_out_path")
+        held_out = [Prompt(offset + p.uid, p.messages, p.columns) for p in found[: data.held_out]]
+        return _apart(prompts, held_out, data), held_out
     if data.held_out >= len(prompts):
         raise ConfigError(
             f"data.held_out={data.held_out}: {data.path} has {len(prompts)} prompts, which leaves "
             "none to train on. Lower data.held_out, or give data.held_out_path."
         )
     cut = len(prompts) - data.held_out
-    return prompts[:cut], prompts[cut:]
+    return _apart(prompts[:cut], prompts[cut:], data), prompts[cut:]
 
 
-def _read(path: str, split: str, data: DataConfig) -> list[Prompt]:
-    file = Path(path)
-    if file.suffix in {".jsonl", ".json"}:
-        rows = _jsonl(file)
-    elif file.suffix == ".parquet":
-        rows = _hub_rows("parquet", "train", data_files=str(_existing(file)))
-    elif path.startswith((".", "/", "~")):
-        raise ConfigError(f"data.path={path!r}: expected a .jsonl or .parquet file, or a hub name.")
-    else:
-        rows = _hub_rows(path, split)
-    return prompts_of_rows(rows, data.prompt_key, data.system_prompt, path)
-
-
-def _existing(file: Path) -> Path:
-    if not file.is_file():
-        raise ConfigError(f"data.path={str(file)!r}: there is no such file.")
-    return file
-
-
-def _jsonl(file: Path) -> Iterator[Any]:
-    with _existing(file).open(encoding="utf8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    where = f"{file}:{number}"
-                    raise ConfigError(
-                        f"{where}: not a JSON object; expected one in each line, found "
-                        f"{line.strip()[:60]!r} ({error.msg}). Correct data.path."
-                    ) from None
-
-
-def _hub_rows(name: str, split: str, **kwargs: Any) -> Iterable[Any]:
-    try:
-        import datasets
-    except ImportError:
+def _apart(prompts: list[Prompt], held_out: list[Prompt], data: DataConfig) -> list[Prompt]:
+    """The training prompts that are not held out."""
+    known = {_said(prompt) for prompt in held_out}
+    kept = [prompt for prompt in prompts if _said(prompt) not in known]
+    same = len(prompts) - len(kept)
+    if not kept:
         raise ConfigError(
-            f"data.path={name!r} needs the datasets package: pip install 'gprl-lightning[data]'."
-        ) from None
-    try:
-        return datasets.load_dataset(name, split=split, **kwargs)
-    except Exception as error:
-        raise ConfigError(
-            f"data.path={name!r}, data.split={split!r}: cannot be loaded ({error}). "
-            "Expected a .jsonl or .parquet file, or the name of a data set on the hub."
-        ) from error
+            f"data.held_out={data.held_out}: expected prompts to train on that are not held out; "
+            f"found that all {same} of {data.path} are. Give another data.held_out_path, or lower "
+            "data.held_out."
+        )
+    if same:
+        print(f"{data.path}: {same} prompts left out of the training: they are held out, too")
+    return kept
 
 
-def prompts_of_rows(rows: Iterable[Any], key: str, system: str | None, source: str) -> list[Prompt]:
+def _said(prompt: Prompt) -> tuple[tuple[str, str], ...]:
+    return tuple((m["role"], m["content"]) for m in prompt.messages)
+
+
+def _read(path: str, split: str, data: DataConfig, setting: str) -> list[Prompt]:
+    rows = rows_of(path, split, setting)
+    return prompts_of_rows(rows, data.prompt_key, data.system_prompt, setting, path)
+
+
+def prompts_of_rows(
+    rows: Iterable[PlacedRow], key: str, system: str | None, setting: str, path: str
+) -> list[Prompt]:
     """Return the prompts of `rows`, each under `key`, with the system prompt where it has none.
 
+    Args:
+        rows: with their places.
+        key: the column of the prompt.
+        system: put before prompts that have no system message.
+        setting: the configuration key of `path`, for messages.
+        path: where the rows come from.
+
     Raises:
-        ConfigError: a broken row (with `source` and its number), or no rows.
+        ConfigError: a broken row (with its place), or no rows.
     """
     head: Messages = () if system is None else ({"role": "system", "content": system},)
     prompts = []
-    for number, row in enumerate(rows, 1):
-        messages = _messages(row, key, f"{source}:{number}")
-        if system is not None and messages[0]["role"] == "system":
-            head_of_row: Messages = ()
-        else:
-            head_of_row = head
+    for number, (where, row) in enumerate(rows):
+        messages = _messages(row, key, where, setting)
+        own = messages[0]["role"] == "system"
         columns = {"prompt": row[key], **{k: v for k, v in row.items() if k != key}}
-        prompts.append(Prompt(number - 1, (*head_of_row, *messages), columns))
-    if not prompts:
-        raise ConfigError(f"data.path={source!r}: no rows.")
+        prompts.append(Prompt(number, messages if own else (*head, *messages), columns))
+    require_some(prompts, path, setting)
     return prompts
 
 
-def _messages(row: Any, key: str, where: str) -> Messages:
+def _messages(row: Any, key: str, where: str, setting: str) -> Messages:
     """One row's prompt as chat messages, or a ConfigError that says where and what."""
     if not isinstance(row, dict) or key not in row:
-        found = sorted(row) if isinstance(row, dict) else type(row).__name__
+        found = shown(sorted(row)) if isinstance(row, dict) else type(row).__name__
         raise ConfigError(
             f"{where}: expected the key {key!r}, found {found}. Set data.prompt_key, or correct "
-            "data.path."
+            f"{setting}."
         )
-    value = row[key]
-    if isinstance(value, str) and value.strip():
-        return ({"role": "user", "content": value},)
-    if isinstance(value, Sequence) and not isinstance(value, str) and value:
-        messages = tuple(value)
-        if all(_is_message(m) for m in messages) and messages[-1]["role"] == "user":
-            return tuple({"role": m["role"], "content": m["content"]} for m in messages)
+    value, fix = row[key], f"Correct {setting}."
+    if isinstance(value, str):
+        value = [{"role": "user", "content": value}]
+    if isinstance(value, Sequence) and value:
+        messages = checked_messages(value, where, key, fix)
+        if messages[-1]["role"] == "user" and not has_blank_turn(messages):
+            return messages
     raise ConfigError(
         f"{where}: {key!r} must be a text, or a list of "
-        f"{{'role': {'|'.join(ROLES)}, 'content': text}} that ends with the user; "
-        f"found {str(value)[:80]!r}. Correct data.path."
-    )
-
-
-def _is_message(message: Any) -> bool:
-    return (
-        isinstance(message, dict)
-        and message.get("role") in ROLES
-        and isinstance(message.get("content"), str)
+        f"{{'role': {'|'.join(ROLES)}, 'content': text}} that ends with the user, none blank; "
+        f"found {shown(row[key])}. {fix}"
     )
 
 

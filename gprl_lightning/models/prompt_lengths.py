@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from gprl_lightning.core.batch import Prompt
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.policy import Policy
+from gprl_lightning.models.policy_tokens import text_tokens
+
+SEEN = 2  # times the room: what is counted of a text that is far longer
+LETTERS = 32  # characters of a token, at most in earnest
 
 
 def require_room(
@@ -32,7 +36,9 @@ def require_room(
     if not long:
         return
     worst = max(long, key=lambda uid: lengths[uid])
-    found = f"found {len(long)} longer ones; the longest, prompt {worst}, has {lengths[worst]}"
+    found = f"found {len(long)} longer ones; the longest, prompt {worst}, has {lengths[worst]:,}"
+    if lengths[worst] > SEEN * room:
+        found += " or more"
     if room < max_prompt_tokens:
         raise ConfigError(
             f"rollout.max_new_tokens={max_new_tokens}: expected prompts of at most {room} tokens, "
@@ -46,7 +52,16 @@ def require_room(
 
 
 def _tokens(policy: Policy, prompt: Prompt, enough: int) -> int:
-    """A prompt's tokens; 0 where it cannot have more than `enough`: a token is a byte at least."""
+    """A prompt's tokens; 0 where it cannot have more than `enough`: a token is a byte at least.
+
+    Of a text that is far too long the beginning is counted: megabytes would take minutes.
+    """
     if len(policy.chat.text(prompt.messages, generation=True).encode()) <= enough:
         return 0
+    for message in prompt.messages:
+        if len(message["content"]) > LETTERS * SEEN * enough:
+            beginning = message["content"][: LETTERS * SEEN * enough]
+            count = len(text_tokens(policy.tokenizer, beginning))
+            if count > SEEN * enough:
+                return count
     return len(policy.chat.tokens([prompt.messages], generation=True)[0])

@@ -11,6 +11,6 @@ from gprl_lightning.sandbox.requests import split_requests
 def sandbox_prompts(data: DataConfig) -> tuple[list[Prompt], list[Prompt]]:
     """Return the (train, held-out) requests, of these the first ``data.held_out``."""
     train, held_out = ([r.text for r in part] for part in split_requests())
-    rows = [{"prompt": text} for text in [*train, *held_out]]
-    prompts = prompts_of_rows(rows, "prompt", data.system_prompt, "sandbox")
+    rows = [("sandbox", {"prompt": text}) for text in [*train, *held_out]]
+    prompts = prompts_of_rows(rows, "prompt", data.system_prompt, "data.path", "sandbox")
     return prompts[: len(train)], prompts[len(train) :][: data.held_out]

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import json
+
 from gprl_lightning.config import Config, DataConfig
 from gprl_lightning.data.pair_formats import PairKeys
 from gprl_lightning.data.preferences import PreferencePair, split_pairs, survey_pairs
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.sandbox.preference_data import sandbox_pairs
 
 
 def preference_pairs(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Return the (train, held-out) pairs of ``data``, or the sandbox's own, gold-labelled."""
+    """Return the (train, held-out) pairs of ``data``, or the sandbox's own, gold-labelled.
+
+    A training pair that is in ``data.held_out_path``, too, is left out, and a line says so.
+    """
     data = config.data
     if data.path == "sandbox":
         return sandbox_pairs(config)
-    train = pairs_of(data, data.path, data.split)
-    if data.held_out_path is not None:
-        return train, pairs_of(data, data.held_out_path, data.held_out_split)
-    return split_pairs(train, data.held_out, config.preference_training.seed)
+    train = pairs_of(data, data.path, data.split, "data.path")
+    if data.held_out_path is None:
+        return split_pairs(train, data.held_out, config.preference_training.seed)
+    held_out = pairs_of(data, data.held_out_path, data.held_out_split, "data.held_out_path")
+    known = {_said(pair) for pair in held_out}
+    kept = [pair for pair in train if _said(pair) not in known]
+    if not kept:
+        raise ConfigError(
+            f"data.held_out_path={data.held_out_path!r}: expected other pairs than those of "
+            f"data.path; found all {len(train)} of them. Give another file, or leave the key out."
+        )
+    if len(kept) < len(train):
+        print(f"{data.path}: {len(train) - len(kept)} pairs left out: they are held out, too")
+    return kept, held_out
 
 
-def pairs_of(data: DataConfig, path: str, split: str) -> list[PreferencePair]:
-    """Return the pairs at `path`, and print what reading them found."""
+def _said(pair: PreferencePair) -> str:
+    return json.dumps([pair.prompt, sorted(pair.answers)])
+
+
+def pairs_of(
+    data: DataConfig, path: str, split: str, setting: str = "data.path"
+) -> list[PreferencePair]:
+    """Return the pairs at `path`, the value of `setting`, and print what reading them found."""
     names = (data.chosen_key, data.rejected_key, data.prompt_key, data.label_key, data.margin_key)
-    found = survey_pairs(path, split, PairKeys(*names))
+    found = survey_pairs(path, split, PairKeys(*names), setting)
     for note in found.notes():
         print(f"{path}: {note}")
     return found.pairs

@@ -187,8 +187,8 @@ def test_the_fingerprint_is_of_what_is_said(tmp_path):
     "text,message",
     [
         ("", "expected at least one row"),
-        ('{"a": 1}\n{"a": ', r"rows\.jsonl:2: expected JSON"),
-        ("[1]\n", "row 1 is list, not an object"),
+        ('{"a": 1}\n{"a": ', r"rows\.jsonl:2: not a JSON object"),
+        ("[1]\n", "rows.jsonl:1: expected an object, found list"),
     ],
 )
 def test_a_broken_file_is_named_with_its_line(text, message, tmp_path):

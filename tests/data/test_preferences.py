@@ -58,9 +58,9 @@ GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
     [
         ({"chosen": "a"}, r"expected the keys 'chosen' and 'rejected', found \['chosen'\]"),
         ([1], "found list"),
-        ("{", "not JSON"),
+        ("{", "not a JSON object"),
         ({"chosen": "a", "rejected": "b"}, "'chosen' must be chat messages"),
-        ({**GOOD, "rejected": 3}, "'rejected' must be chat messages.*'3'"),
+        ({**GOOD, "rejected": 3}, "'rejected' must be chat messages.*found 3"),
         ({**GOOD, "chosen": [USER]}, "end with the assistant"),
         ({**GOOD, "chosen": [USER, {"role": "bot", "content": "x"}]}, "'chosen' must be"),
         ({**GOOD, "attributes": ["brief"]}, r"'attributes' must be labels by name.*\['brief'\]"),

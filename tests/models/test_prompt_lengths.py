@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from gprl_lightning.core.batch import Prompt
@@ -31,3 +33,10 @@ def test_what_is_short_in_bytes_is_not_tokenised(prompts, monkeypatch):
     require_room(prompts, policy, 100, 4)
     with pytest.raises(TypeError):
         require_room(prompts, policy, 20, 4)
+
+
+def test_megabytes_are_refused_at_once():
+    started = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"prompt 0, has [\d,]+ or more"):
+        require_room([Prompt(0, chat("ab <eos> " * 400_000))], tiny_policy(), 100, 4)
+    assert time.perf_counter() - started < 2
