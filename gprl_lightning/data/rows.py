@@ -68,7 +68,7 @@ def shown(value: Any) -> str:
 
 
 def _json_rows(file: Path, key: str) -> Iterator[PlacedRow]:
-    fix = f"Correct the file, or {key}."
+    fix = f"Correct {key}, or the file."
     opened: Any = gzip.open if file.suffix == ".gz" else open
     try:
         with opened(file, "rb") as stream:
