@@ -13,12 +13,10 @@ from gprl_lightning.benchmarks.run import run_benchmark
 from gprl_lightning.config.validation import validate
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.policy import save_policy
-from gprl_lightning.rollout.native import NativeSampler
-from tests.benchmark_suites.folders import CATEGORIES, arena_folder, mt_folder
+from tests.benchmark_suites.folders import arena_folder, mt_folder
 from tests.benchmark_suites.test_sources import with_checksums
 from tests.chat_server import Reply, chat_server
 from tests.composing import composed
-from tests.rollout.fake_vllm import FakeVLLM, serving
 from tests.tiny import tiny_policy
 
 
@@ -149,50 +147,6 @@ def test_fields_of_ones_own_go_into_each_request_and_are_told(tmp_path, capsys):
     told = "The judge was asked with {'structured_outputs': {'regex': '[1-9]'}}"
     assert any(w.startswith(told) for w in result["warnings"])
     assert not any("was asked with" in w for w in plain["warnings"])
-
-
-def test_answers_that_are_made_are_not_made_again(tmp_path, monkeypatch):
-    """A run dies after its third batch; the same command makes the rest alone, as it would have."""
-    drawn, sample = [], NativeSampler.sample
-
-    def counted(self, policy, prompts, sampling, seed):
-        if len(drawn) == 3 and not (tmp_path / "died").exists():
-            (tmp_path / "died").touch()
-            raise RuntimeError("the machine is gone")
-        drawn.append([m[-1]["content"] for m in prompts.messages])
-        return sample(self, policy, prompts, sampling, seed)
-
-    file = tmp_path / "run/data/mt_bench/model_answer/policy.jsonl"
-    benchmark(tmp_path, "benchmark.batch_size=2")
-    whole = file.read_text()
-    (tmp_path / "run/answers.jsonl").unlink()
-    monkeypatch.setattr(NativeSampler, "sample", counted)
-    with pytest.raises(RuntimeError, match="the machine is gone"):
-        benchmark(tmp_path, "benchmark.batch_size=2")
-    benchmark(tmp_path, "benchmark.batch_size=2")
-    batches = len(drawn)
-    assert file.read_text() == whole
-    assert sum(map(len, drawn)) == 12, "each turn of each question once"
-    benchmark(tmp_path, "benchmark.batch_size=2")
-    assert len(drawn) == batches, "nothing is left to do"
-    benchmark(tmp_path, "benchmark.batch_size=2", "seed=1")
-    assert len(drawn) > batches, "another seed has other answers"
-
-
-def test_a_vllm_server_answers_as_the_native_sampler_does(tmp_path):
-    """Greedily, so that no random number is in it: maths is asked at temperature 0."""
-    file = tmp_path / "run/data/mt_bench/model_answer/policy.jsonl"
-    benchmark(tmp_path)
-    native = {r["question_id"]: r["choices"] for r in map(json.loads, file.open())}
-    fake = FakeVLLM(tiny_policy(seed=1))
-    with serving(fake) as url:
-        chosen = ["rollout=vllm_server", f"rollout.sampler.urls=[{url}]"]
-        benchmark(tmp_path, *chosen)
-    served = {r["question_id"]: r["choices"] for r in map(json.loads, file.open())}
-    assert fake.calls.count("/collective_rpc") == 1, "it has the policy's weights now"
-    assert len(fake.prompts) == 12 + 1, "each turn of each question, and the probe"
-    greedy = [81 + CATEGORIES.index(c) for c in ("math", "coding", "extraction")]
-    assert [served[n] for n in greedy] == [native[n] for n in greedy]
 
 
 def test_a_limit_takes_the_first_questions(tmp_path):
