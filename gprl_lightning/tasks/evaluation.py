@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import lightning as L
 from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
 
 from gprl_lightning.callbacks.evaluation import Contestants, HeldOutEvaluation, Sample
 from gprl_lightning.config import Config
@@ -19,15 +21,19 @@ from gprl_lightning.modules.parts import Parts, encode
 from gprl_lightning.modules.rollout_logprobs import log_ratios
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampler
+from gprl_lightning.runtime.disk import or_warn
 from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
+from gprl_lightning.tracking.answer_log import Evaluated, answer_file, answer_rows, write_answers
 
 PROXY = "proxy"  # the reward itself, which judges beside the others
 
 
 def held_out_evaluation(
-    config: Config, parts: Parts, held_out: Sequence[Prompt]
+    config: Config, parts: Parts, held_out: Sequence[Prompt], folder: Path | None = None
 ) -> list[L.Callback]:
     """Return the evaluation on held-out prompts; nothing if no judge is asked for.
+
+    Its answers are written into `folder`, if there is one, for the report's page.
 
     The reward judges too, under its own name, if the objective has built one.
 
@@ -60,7 +66,22 @@ def held_out_evaluation(
         log_ratios=partial(log_ratios, policy, start, config.algorithm),
         weights_changed=partial(sampler.weights_changed, policy),
     )
-    return [HeldOutEvaluation(prompts, batches, judges, contestants, options.every)]
+    proxy = judges.get(PROXY)
+    reward = proxy if isinstance(proxy, SourceJudge) else None
+    keep = partial(keep_answers, folder, reward) if folder else None
+    return [HeldOutEvaluation(prompts, batches, judges, contestants, options.every, keep)]
+
+
+@rank_zero_only
+def keep_answers(
+    folder: Path, reward: SourceJudge | None, iteration: int, found: Evaluated
+) -> None:
+    """Write an evaluation's answers into a run's folder, with what the reward said of them."""
+    if reward is not None:
+        source = reward.source
+        found = replace(found, axes=source.axes, tau=source.tau, compared=reward.compared)
+    with or_warn(answer_file(folder, iteration), "these answers are not logged"):
+        write_answers(folder, iteration, answer_rows(found))
 
 
 def _single(sampler: Sampler, parts: Parts) -> Sample:

@@ -43,6 +43,7 @@ from gprl_lightning.tasks.plan_memory import plan_memory
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics, recorded_by
 from gprl_lightning.tracking.report import print_table, summary_rows, write_report
+from gprl_lightning.tracking.report_page import write_page
 from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
 
 
@@ -66,7 +67,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     )
     parts = build_parts(config, cfg, policy, prompts)
     module: Any = instantiate(cfg.objective)(parts)  # an `Objective`
-    evaluation = held_out_evaluation(config, parts, held_out)
+    evaluation = held_out_evaluation(config, parts, held_out, folder)
     require_readable(policy, vars(parts).get("source"), [*prompts, *held_out])
     csv = MetricsCSV(folder)
     saving = IterationCheckpoint(folder / "checkpoints", config.checkpoint_every)
@@ -147,16 +148,18 @@ def finish(
     columns = read_metrics(folder / "metrics.csv")
     final = {name: values[-1] for name, (_, values) in columns.items()}
     write_report(folder)
+    write_page(folder)
     paths = {
         "policy": folder / "policy",
         "metrics": folder / "metrics.csv",
         "checkpoints": folder / "checkpoints",
-        "report": folder / "report.png",
+        "report": folder / "report.html",
+        "picture": folder / "report.png",
     }
     write_summary(config, folder, final, paths, cautions)
     print_table(
         summary_rows(columns, cautions, config.evaluation.judge),
         f"{config.name}, seed {config.seed}",
     )
-    print(f"results: {os.path.relpath(folder)}   picture: {os.path.relpath(folder / 'report.png')}")
+    print(f"results: {os.path.relpath(folder)}   report: {os.path.relpath(folder / 'report.html')}")
     return final.get(metrics.EVAL_WIN_RATE)

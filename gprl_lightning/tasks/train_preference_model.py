@@ -26,6 +26,8 @@ from gprl_lightning.tasks.fit_preference_model import (
 from gprl_lightning.tasks.pairs import pairs_of, preference_pairs
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.loggers import MetricsCSV, recorded_by
+from gprl_lightning.tracking.report import write_report
+from gprl_lightning.tracking.report_page import write_page
 from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
 
 
@@ -43,6 +45,8 @@ def train_preference_model(config: Config, cfg: DictConfig, folder: Path) -> flo
         )
     save_trained(config, model, train, accuracy, folder / "preference_model")
     judge_on(config, model.to(default_device()), held_out, folder)
+    write_report(folder)
+    write_page(folder)
     return accuracy
 
 

@@ -38,6 +38,7 @@ COLUMNS = (
     metrics.EVAL_RESPONSE_LENGTH,
     metrics.KL,
 )
+SPREAD = "± half of the 95 % interval of the mean over seeds (Student's t); none for one seed"
 # Student's t, 97.5 % quantile, by degrees of freedom 1, 2, …; the normal's beyond.
 STUDENT = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
@@ -95,7 +96,7 @@ def conclude(jobs: Sequence[Job], folder: Path) -> dict[str, dict[str, float]]:
     rows = summarize([(arm(job, jobs), job.metrics) for job in done])
     if rows:
         write_csv(rows, folder / TABLE_FILE)
-        print(f"\n{format_table(rows)}\n\n{folder / TABLE_FILE}")
+        print(f"\n{format_table(rows)}\n{SPREAD}\n\n{folder / TABLE_FILE}")
     failed = [job for job in jobs if job not in done]
     if failed:
         lines = [

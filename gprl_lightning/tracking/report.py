@@ -2,102 +2,74 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.cautions import result_cautions
 from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.panels import Columns, Panel, panels_of
 
-Columns = dict[str, tuple[list[int], list[float]]]
-LEGEND_ROOM = 0.2  # above the curves, of their height, so that a legend covers none
+PREFERENCE_ROWS = {
+    metrics.HELD_OUT_ACCURACY: "accuracy on held-out pairs",
+    metrics.HELD_OUT_LOSS: "loss on held-out pairs",
+}
+LEGEND_ROOM = 0.22  # above the curves, of their height, so that a legend covers none
+LEGEND_WIDTH = 60  # characters of a legend that a panel has room for
 
 
 def write_report(folder: Path) -> Path:
-    """Draw the curves of a run into ``report.png``: one panel per question.
+    """Draw the curves of a run into ``report.png``: one panel per question that it can answer.
 
     Raises:
         FileNotFoundError: the folder holds no metrics.csv.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     columns = read_metrics(folder / "metrics.csv")
-    figure, axes = plt.subplots(3, 3, figsize=(15, 10.5), layout="constrained")
-    panels = axes.flatten()
-    _win_rate(panels[0], columns)
-    _lines(panels[1], columns, metrics.AXIS_SCORE_STD, "score spread per axis", "std in the group")
-    _lines(panels[2], columns, metrics.AXIS_EIGENVALUE, "eigenvalues λ", "mean over prompts")
-    _lines(panels[3], columns, metrics.AXIS_VARIANCE_SHARE, "variance share α", "share")
-    _lines(panels[4], columns, metrics.AXIS_MULTIPLIER, "axis multipliers m", "multiplier")
-    _drift(panels[5], columns)
-    _single(panels[6], columns, {metrics.DRIFT_KL_COEF: "β"}, "KL coefficient β", "")
-    _single(
-        panels[7], columns, {metrics.KL: "KL to reference"}, "KL to the reference", "nats per token"
-    )
-    _single(
-        panels[8],
-        columns,
-        {metrics.RESPONSE_LENGTH: "rollouts", metrics.EVAL_RESPONSE_LENGTH: "held-out"},
-        "response length",
-        "tokens",
-    )
-    for panel in panels:
-        panel.set_xlabel("iteration")
-        panel.grid(alpha=0.3)
-        if panel.get_legend_handles_labels()[0]:
-            low, high = panel.get_ylim()
-            panel.set_ylim(low, high + LEGEND_ROOM * (high - low))
-            panel.legend(fontsize=8, loc="upper center", ncols=3)
-        else:
-            panel.text(0.5, 0.5, "not measured in this run", ha="center", transform=panel.transAxes)
+    shown = panels_of(columns)
+    across = min(3, max(1, math.ceil(len(shown) / 2))) if len(shown) < 7 else 3
+    down = max(1, math.ceil(len(shown) / across))
+    figure = Figure(figsize=(5.2 * across, 3.6 * down + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(down, across, squeeze=False).flatten()
+    for plot, panel in zip(panels, shown, strict=False):
+        _draw(plot, panel, columns)
+    for plot in panels[len(shown) :]:
+        plot.set_axis_off()
     figure.suptitle(folder.resolve().parent.name + " / " + folder.resolve().name)
     out = folder / "report.png"
     figure.savefig(out, dpi=80)
-    plt.close(figure)
     return out
 
 
-def _win_rate(panel, columns: Columns) -> None:
-    panel.set_title("held-out win rate against the starting policy")
-    panel.axhline(0.5, color="grey", lw=1, ls=":")
-    if metrics.EVAL_WIN_RATE in columns:
-        steps, values = columns[metrics.EVAL_WIN_RATE]
-        low, high = columns[metrics.EVAL_WIN_RATE_LOW][1], columns[metrics.EVAL_WIN_RATE_HIGH][1]
-        panel.fill_between(steps, low, high, alpha=0.2, label="95 % interval")
-        panel.plot(steps, values, marker="o", label="judge")
-        panel.plot(*columns[metrics.EVAL_PROXY_WIN_RATE], ls="--", label="proxy")
-        panel.plot(*columns[metrics.EVAL_LENGTH_CONTROLLED], ls=":", label="at equal length")
-
-
-def _drift(panel, columns: Columns) -> None:
-    panel.set_title("drift 𝒟 against its threshold".replace("𝒟", "D"))
-    panel.set_ylabel("nats")
-    if metrics.DRIFT_DIVERGENCE in columns:
-        steps, values = columns[metrics.DRIFT_DIVERGENCE]
-        panel.plot(steps, values, label="drift")
-        if metrics.DRIFT_THRESHOLD in columns:
-            panel.plot(
-                *columns[metrics.DRIFT_THRESHOLD], color="crimson", ls="--", label="threshold"
-            )
-        active = [s for s, a in zip(*columns[metrics.DRIFT_ACTIVE], strict=True) if a]
-        height = dict(zip(steps, values, strict=True))
-        panel.plot(active, [height[s] for s in active], "r.", ms=4, label="intervention")
-
-
-def _lines(panel, columns: Columns, name: str, title: str, unit: str) -> None:
-    shown = {k: f"axis {k.rsplit('/', 1)[1]}" for k in sorted(columns) if k.startswith(name + "/")}
-    _single(panel, columns, shown, title, unit)
-
-
-def _single(panel, columns: Columns, names: dict[str, str], title: str, unit: str) -> None:
-    panel.set_title(title)
-    panel.set_ylabel(unit)
-    for name, label in names.items():
-        if name in columns:
-            panel.plot(*columns[name], label=label)
+def _draw(plot, panel: Panel, columns: Columns) -> None:
+    plot.set(title=panel.title, xlabel="iteration", ylabel=panel.unit)
+    plot.grid(alpha=0.3)
+    if panel.level is not None:
+        plot.axhline(panel.level, color="grey", lw=1, ls=":")
+    for name, label in panel.lines.items():
+        steps, values = columns[name]
+        sparse = "o" if len(steps) < 25 else None
+        style = "--" if name in panel.dashed else "-"
+        plot.plot(steps, values, style, marker=sparse, ms=3, label=label)
+    first = next(iter(panel.lines))
+    if panel.band:
+        low, high = (columns[name][1] for name in panel.band)
+        plot.fill_between(columns[panel.band[0]][0], low, high, alpha=0.2, label="95 % interval")
+    if panel.dots:
+        height = dict(zip(*columns[first], strict=True))
+        marked = [s for s, on in zip(*columns[panel.dots], strict=True) if on and s in height]
+        heights = [height[s] for s in marked]
+        plot.plot(marked, heights, "r.", ms=4, label=panel.dots_label)
+    labels = plot.get_legend_handles_labels()[1]
+    low, high = plot.get_ylim()
+    across = max(1, min(3, LEGEND_WIDTH // (max(map(len, labels)) + 6)))
+    rows = math.ceil(len(labels) / across)
+    plot.set_ylim(low, high + LEGEND_ROOM * (0.4 + 0.6 * rows) * (high - low))
+    plot.legend(fontsize=8, loc="upper center", ncols=across)
 
 
 def summary_rows(
@@ -130,6 +102,11 @@ def summary_rows(
         _change(name.replace("eval/", ""), name, first, last, "{:.3f}")
         for name in sorted(last)
         if name.startswith(metrics.EVAL_GOLD + "/")
+    ]
+    rows += [
+        _change(label, name, first, last, "{:.3f}")
+        for name, label in PREFERENCE_ROWS.items()
+        if name in last
     ]
     if metrics.KL in last:
         rows.append(("KL to the reference", f"{last[metrics.KL]:.4f} nats per token"))

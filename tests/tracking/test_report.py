@@ -6,6 +6,7 @@ import struct
 
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics
+from gprl_lightning.tracking.panels import other_panels, panels_of
 from gprl_lightning.tracking.report import summary_rows, write_report
 
 
@@ -45,3 +46,46 @@ def test_the_picture_is_a_picture(tmp_path):
     width, height = struct.unpack(">II", data[16:24])
     assert data[1:4] == b"PNG"
     assert width > 1000 < height * 2
+
+
+def _series(*names: str):
+    return {name: ([1, 2], [0.5, 0.6]) for name in names}
+
+
+def test_a_preference_model_s_run_has_its_learning_curve(tmp_path):
+    columns = _series(metrics.PREFERENCE_ACCURACY, metrics.HELD_OUT_ACCURACY, metrics.HELD_OUT_LOSS)
+    panels = panels_of(columns)
+    assert [sorted(panel.lines.values()) for panel in panels] == [
+        ["held-out pairs", "training pairs"],
+        ["held-out pairs"],
+    ]
+    assert ("accuracy on held-out pairs", "0.500 → 0.600") in summary_rows(columns)
+    logger = MetricsCSV(tmp_path)
+    for step in (1, 2):
+        logger.log_metrics(dict.fromkeys(columns, 0.5), step=step)
+    assert write_report(tmp_path).exists()
+
+
+def test_no_panel_is_empty_and_none_shows_what_cannot_change():
+    axis = metrics.per_axis(metrics.AXIS_EIGENVALUE, "0")
+    only = _series(metrics.KL, axis, metrics.DRIFT_THRESHOLD)
+    assert [list(panel.lines) for panel in panels_of(only)] == [[metrics.KL]]
+    assert {n for panel in other_panels(only) for n in panel.lines} == set(only) - {metrics.KL}
+    several = only | _series(metrics.per_axis(metrics.AXIS_EIGENVALUE, "1"))
+    assert "eigenvalues λ, mean over prompts" in [panel.title for panel in panels_of(several)]
+
+
+def test_eigenvalues_by_task_have_panels_of_their_own():
+    names = [f"{metrics.AXIS_EIGENVALUE}/{a}{t}" for a in "01" for t in ("", "/reply", "/describe")]
+    panels = {panel.title: list(panel.lines.values()) for panel in panels_of(_series(*names))}
+    assert panels["eigenvalues λ, mean over prompts"] == ["axis 0", "axis 1"]
+    assert panels["eigenvalue λ of axis 1, by task"] == ["describe", "reply"]
+
+
+def test_a_judge_s_axes_are_one_panel_and_its_win_rate_is_not_among_them():
+    columns = _series(
+        "eval/mine/clarity", "eval/mine/wit", metrics.of_judge("eval/win_rate", "mine")
+    )
+    (panel,) = panels_of(columns)
+    assert panel.title == "what the judge mine finds"
+    assert sorted(panel.lines.values()) == ["clarity", "wit"]
