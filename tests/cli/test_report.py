@@ -34,7 +34,7 @@ def test_a_missing_folder_is_one_clear_line(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "expected a run's folder, or a grid's" in line
+    assert "expected the folder of a run or of a grid" in line
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

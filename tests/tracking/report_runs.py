@@ -17,7 +17,9 @@ EXPLOIT = "thank you so much"
 WORDS = ("a", "pear", "sweet", "and", "the", "river", "runs", "down", "quiet", "old", "town", "by")
 
 
-def write_run(folder: Path, prompts: int = 20, evaluations: int = 3, seed: int = 0) -> Path:
+def write_run(
+    folder: Path, prompts: int = 20, evaluations: int = 3, seed: int = 0, words: int = 20
+) -> Path:
     """Write a run whose reward rises by `EXPLOIT` while its judge falls, on every second prompt.
 
     Prompt 0 and each of its answers hold `HOSTILE`. Returns the folder.
@@ -25,7 +27,8 @@ def write_run(folder: Path, prompts: int = 20, evaluations: int = 3, seed: int =
     draw = random.Random(seed)
     logger = MetricsCSV(folder)
     for place in range(evaluations):
-        rows = [_answer(draw, i, place, place / max(1, evaluations - 1)) for i in range(prompts)]
+        progress = place / max(1, evaluations - 1)
+        rows = [_answer(draw, i, place, progress, words) for i in range(prompts)]
         write_answers(folder, 10 * place, rows)
     for step in range(10 * (evaluations - 1) + 1):
         row = {metrics.KL: 0.01 * step, metrics.RESPONSE_LENGTH: 20.0 + step}
@@ -40,9 +43,9 @@ def write_run(folder: Path, prompts: int = 20, evaluations: int = 3, seed: int =
     return folder
 
 
-def _answer(draw: random.Random, index: int, place: int, progress: float) -> Answer:
+def _answer(draw: random.Random, index: int, place: int, progress: float, words: int) -> Answer:
     hacked = index % 2 == 1
-    text = " ".join(draw.choices(WORDS, k=20))
+    text = " ".join(draw.choices(WORDS, k=words))
     if hacked and place:
         text += f" {EXPLOIT}" * place
     if index == 0:

@@ -13,6 +13,7 @@ from tests.tracking.report_runs import AXES, EXPLOIT, HOSTILE, write_run
 
 pytestmark = pytest.mark.browser
 LARGE = 2000  # answers: 200 prompts, 10 evaluations
+WORDS = 200  # of an answer
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,8 @@ def driver():
 def opened(driver, tmp_path):
     """Opens the page of a run of so many answers; whatever the console says, it must be nothing."""
 
-    def open_page(prompts: int = 20, evaluations: int = 3, others: int = 0):
-        run = write_run(tmp_path / "one", prompts, evaluations)
+    def open_page(prompts: int = 20, evaluations: int = 3, others: int = 0, words: int = 20):
+        run = write_run(tmp_path / "one", prompts, evaluations, words=words)
         beside = [write_run(tmp_path / f"other{i}", prompts, 2, seed=i + 1) for i in range(others)]
         driver.get(write_page(run, beside).as_uri())
         return driver
@@ -106,6 +107,7 @@ def test_it_filters_by_text_and_marks_it(opened):
 
 def test_pairwise_scores_are_skew_symmetric_matrices_by_axis(opened):
     driver = opened()
+    _choose(driver, "sort", f"reward, axis {AXES[0]}")
     driver.find_element("css selector", ".card details summary").click()
     figures = _all(driver, ".card details[open] figure")
     assert len(figures) == len(AXES) and AXES[0] in figures[0].text
@@ -143,7 +145,7 @@ def test_other_runs_are_drawn_over_its_curves_and_their_answers_below(opened):
 
 def test_two_thousand_answers_open_sort_and_filter_within_a_second(opened):
     """Seconds are printed: `pytest -s`."""
-    driver = opened(prompts=LARGE // 10, evaluations=10)
+    driver = opened(prompts=LARGE // 10, evaluations=10, words=WORDS)
     timing = "const t = performance.getEntriesByType('navigation')[0]; return t.domComplete / 1000"
     seconds = {"open": driver.execute_script(timing)}
     act = (
@@ -162,7 +164,7 @@ def test_two_thousand_answers_open_sort_and_filter_within_a_second(opened):
 
 
 def test_the_page_is_written_quickly(tmp_path):
-    run = write_run(tmp_path / "one", LARGE // 10, 10)
+    run = write_run(tmp_path / "one", LARGE // 10, 10, words=WORDS)
     begun = time.perf_counter()
     size = write_page(run).stat().st_size
     print(f"{time.perf_counter() - begun:.2f} s, {size / 1e6:.2f} MB")

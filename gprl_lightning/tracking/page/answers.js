@@ -52,7 +52,7 @@ function matrix(names, vectors, axis) {
   const values = vectors.map((a) => vectors.map((b) => score(a, b))), most = Math.max(...values.flat().map(Math.abs), 1e-12);
   const rows = values.map((row, i) => element("tr", {}, element("th", {}, names[i]), ...row.map((value) => {
     const cell = element("td", { title: String(value) }, number(value, 2));
-    cell.style.background = `hsl(${value > 0 ? 140 : 4} 70% ${97 - 42 * Math.abs(value / most)}%)`;
+    if (value) cell.style.background = `hsl(${value > 0 ? 140 : 4} 70% ${97 - 42 * Math.abs(value / most)}%)`;
     return cell;
   })));
   const head = element("tr", {}, element("th"), ...names.map((name) => element("th", {}, name)));
