@@ -13,7 +13,7 @@ from gprl_lightning.cli.console import be_patient
 from gprl_lightning.errors import ConfigError
 
 COMMANDS = {
-    "report": "write the picture and table of a run again, or the page of a grid",
+    "report": "write the report of a run again, beside other runs, or the page of a grid",
     "inspect": "show a logged group and derive its advantages again",
     "paper-table": "gather benchmarks by method beside the paper's figures",
     "check-data": "say what a file of pairs or prompts is read as",

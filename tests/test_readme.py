@@ -68,7 +68,8 @@ def test_the_main_command_trains(tmp_path):
     assert "held-out win rate" in done.stdout
     left = {path.name for path in (tmp_path / "run").iterdir()}
     promised = {"config.yaml", "provenance.json", "metrics.csv", "summary.json", "report.png"}
-    assert promised | {"checkpoints", "policy", "rollouts"} <= left
+    promised |= {"report.html", "answers", "checkpoints", "policy", "rollouts"}
+    assert promised <= left
 
 
 def test_ones_own_model_data_and_preference_model(tmp_path):
