@@ -62,8 +62,11 @@ def _policy(columns: Columns) -> list[Panel]:
     by_axis += several * [
         (metrics.AXIS_EIGENVALUE, "eigenvalues λ, mean over prompts", ""),
         (metrics.AXIS_VARIANCE_SHARE, "share of the score variance α, by axis", ""),
+    ]
+    by_axis += _moved(columns, metrics.AXIS_MULTIPLIER) * [
         (metrics.AXIS_MULTIPLIER, "multipliers m of the axes", ""),
     ]
+    beta = {metrics.DRIFT_KL_COEF: "β"} if _moved(columns, metrics.DRIFT_KL_COEF) else {}
     lengths = {metrics.RESPONSE_LENGTH: "rollouts", metrics.EVAL_RESPONSE_LENGTH: "held-out"}
     drift = {metrics.DRIFT_DIVERGENCE: "drift", metrics.DRIFT_THRESHOLD: "threshold"}
     band = (metrics.EVAL_WIN_RATE_LOW, metrics.EVAL_WIN_RATE_HIGH)
@@ -87,7 +90,7 @@ def _policy(columns: Columns) -> list[Panel]:
             dashed=(metrics.DRIFT_THRESHOLD,),
             dots=metrics.DRIFT_ACTIVE if metrics.DRIFT_ACTIVE in columns else None,
         ),
-        Panel("KL coefficient β", "", _of(columns, {metrics.DRIFT_KL_COEF: "β"})),
+        Panel("KL coefficient β", "", _of(columns, beta)),
         Panel("KL to the reference", "nats per token", _of(columns, {metrics.KL: "KL"})),
         Panel("response length", "tokens", _of(columns, lengths)),
     ]
@@ -131,6 +134,12 @@ def _qualities(columns: Columns) -> dict[str, dict[str, str]]:
         if len(parts) == 3 and "/".join(parts[:2]) not in of_rates:
             found.setdefault(parts[1], {})[name] = parts[2]
     return found
+
+
+def _moved(columns: Columns, name: str) -> bool:
+    """Return True if the controller has moved it: at rest it is a straight line."""
+    found = [columns[n][1] for n in (name, *_below(columns, name)) if n in columns]
+    return any(len(set(values)) > 1 for values in found)
 
 
 def _axes(columns: Columns, name: str) -> dict[str, str]:

@@ -75,6 +75,17 @@ def test_no_panel_is_empty_and_none_shows_what_cannot_change():
     assert "eigenvalues λ, mean over prompts" in [panel.title for panel in panels_of(several)]
 
 
+def test_multipliers_and_kl_coefficient_have_a_panel_once_the_controller_moved_them():
+    multiplier = metrics.per_axis(metrics.AXIS_MULTIPLIER, "0")
+    moved = _series(metrics.DRIFT_KL_COEF, multiplier)
+    at_rest = {name: ([1, 2], [1.0, 1.0]) for name in moved}
+    assert panels_of(at_rest) == []
+    assert [list(panel.lines) for panel in panels_of(moved)] == [
+        [multiplier],
+        [metrics.DRIFT_KL_COEF],
+    ]
+
+
 def test_eigenvalues_by_task_have_panels_of_their_own():
     names = [f"{metrics.AXIS_EIGENVALUE}/{a}{t}" for a in "01" for t in ("", "/reply", "/describe")]
     panels = {panel.title: list(panel.lines.values()) for panel in panels_of(_series(*names))}
