@@ -64,7 +64,8 @@ def _draw(plot, panel: Panel, columns: Columns) -> None:
         height = dict(zip(*columns[first], strict=True))
         marked = [s for s, on in zip(*columns[panel.dots], strict=True) if on and s in height]
         heights = [height[s] for s in marked]
-        plot.plot(marked, heights, "r.", ms=4, label=panel.dots_label)
+        if marked:
+            plot.plot(marked, heights, "r.", ms=4, label=panel.dots_label)
     labels = plot.get_legend_handles_labels()[1]
     low, high = plot.get_ylim()
     across = max(1, min(3, LEGEND_WIDTH // (max(map(len, labels)) + 6)))
