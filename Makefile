@@ -65,7 +65,7 @@ test-browser: $(VENV)/.installed
 
 # The site, in site/: site/index.html opens from the disk; the search needs `mkdocs serve`.
 docs: $(VENV)/.installed
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Configurations, data rows and checkpoints at random: right, or refused in one message.
 fuzz: $(VENV)/.installed
