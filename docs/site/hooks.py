@@ -25,7 +25,11 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".md": "markdown", ".jsonl": "jso
 
 
 def on_config(config):
-    """Add the pages of the algorithms to the navigation."""
+    """Add the pages of the algorithms to the navigation, and under "More" those that it forgets."""
+    named = set(re.findall(r"[\w/]+\.md", str(config.nav)))
+    forgotten = sorted(f.name for f in Path(config.docs_dir).glob("*.md") if f.name not in named)
+    if forgotten:
+        config.nav.append({"More": forgotten})
     for section in config.nav:
         if pages := section.get("Algorithms"):
             words = algorithm_pages.words(ROOT)
