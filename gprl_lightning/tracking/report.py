@@ -36,7 +36,7 @@ def write_report(folder: Path) -> Path:
     FigureCanvasAgg(figure)
     panels = figure.subplots(down, across, squeeze=False).flatten()
     for plot, panel in zip(panels, shown, strict=False):
-        _draw(plot, panel, columns)
+        draw(plot, panel, columns)
     for plot in panels[len(shown) :]:
         plot.set_axis_off()
     figure.suptitle(folder.resolve().parent.name + " / " + folder.resolve().name)
@@ -45,7 +45,8 @@ def write_report(folder: Path) -> Path:
     return out
 
 
-def _draw(plot, panel: Panel, columns: Columns) -> None:
+def draw(plot, panel: Panel, columns: Columns) -> None:
+    """Draw a panel into matplotlib's axes."""
     plot.set(title=panel.title, xlabel="iteration", ylabel=panel.unit)
     plot.xaxis.get_major_locator().set_params(integer=True)
     plot.grid(alpha=0.3)
