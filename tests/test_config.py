@@ -219,7 +219,7 @@ MISTAKES = [
     ("+drift.nonsense=1", "drift.nonsense: there is no such key."),
     ("task=train", "task='train': expected one of train_policy"),
     ("rollout.group_size=1", "rollout.group_size=1: expected >= 2"),
-    ("rollout.temperature=0", "rollout.temperature=0.0: expected > 0"),
+    ("rollout.temperature=0", "rollout.temperature=0.0: expected in [0.01, 100]"),
     ("algorithm.kl_coef=-1", "algorithm.kl_coef=-1.0: expected >= 0"),
     ("algorithm.normalization=axis", "algorithm.normalization='axis': expected one of per_axis"),
     ("algorithm.minibatches=7", "algorithm.minibatches=7: expected a divisor"),

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gprl_lightning.cli import entry
+from gprl_lightning.config.targets import check_targets
 from gprl_lightning.config.validation import validate
 
 PACKAGE = Path(__file__).parents[1]
@@ -44,6 +45,7 @@ def compose_and_run(cfg: DictConfig) -> None:
             "benchmark": run_benchmark,
         }
         settle_precision(config, cfg)
+        check_targets(cfg)
         tasks[config.task](config, cfg, Path(HydraConfig.get().runtime.output_dir))
 
 

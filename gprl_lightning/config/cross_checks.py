@@ -15,33 +15,11 @@ from urllib.parse import urlsplit
 from gprl_lightning.config import Config
 from gprl_lightning.config.checkpoint_headers import head_shape
 from gprl_lightning.config.roads import BUILTIN_MODELS, check_given, check_roads
+from gprl_lightning.config.trainer_checks import check_trainer
 from gprl_lightning.errors import ConfigError
 
 DATA_FILES = (".jsonl", ".json", ".parquet")
-SCHEDULERS = (
-    "constant",
-    "constant_with_warmup",
-    "cosine",
-    "cosine_with_restarts",
-    "inverse_sqrt",
-    "linear",
-    "polynomial",
-)
-# Each is tried with every policy.dtype, adapters and checkpointing, by a test.
-PRECISIONS = ("32-true", "bf16-mixed", "32", 32, "bf16", None)
-SETTLED_LATER = "auto"  # by the machine: `tasks.machine`
-# Options of the Trainer that manual optimisation or our loader makes meaningless, and ours.
-NOT_THE_TRAINERS = {
-    "gradient_clip_val": "algorithm.max_grad_norm",
-    "accumulate_grad_batches": "algorithm.micro_batch_size",
-    "max_steps": "iterations",
-    "limit_train_batches": "iterations",
-    "overfit_batches": "iterations",
-    "fast_dev_run": "iterations",
-    "max_time": "iterations",
-    "min_steps": "iterations",
-    "min_epochs": "iterations",
-}
+LEAST_POLYNOMIAL = 1e-7  # where the polynomial schedule of transformers ends
 
 
 def cross_check(config: Config) -> None:
@@ -49,7 +27,9 @@ def cross_check(config: Config) -> None:
     check_batches(config)
     check_preference_model(config)
     check_data(config)
+    check_built(config)
     check_optimisation(config)
+    check_trainer(config.trainer)
     check_given(config)
     check_paths(config)
     check_roads(config)
@@ -168,33 +148,51 @@ def check_data(config: Config) -> None:
         )
 
 
+def check_built(config: Config) -> None:
+    """Check that all that is built by its ``_target_`` has one."""
+    one = {
+        "objective": config.objective,
+        "optimizer": config.optimizer,
+        "trainer": config.trainer,
+        "algorithm.advantage": config.algorithm.advantage,
+        "algorithm.policy_loss": config.algorithm.policy_loss,
+    }
+    many = {
+        "callbacks": config.callbacks,
+        "logger": config.logger,
+        "evaluation.judges": config.evaluation.judges,
+    }
+    entries = {f"{key}.{name}": e for key, section in many.items() for name, e in section.items()}
+    for key, node in {**one, "rollout.sampler": config.rollout.sampler, **entries}.items():
+        target = node.get("_target_") if isinstance(node, dict) else node
+        if not isinstance(node, dict) or not isinstance(target, str) or not target:
+            group = key.replace(".", "/")
+            fix = (
+                f"Choose {group}=..., without ~{group}" if key in one else f"Write ~{key} for none"
+            )
+            raise ConfigError(
+                f"{key}: expected a section whose _target_ is the dotted name of a class; found "
+                f"{target!r}. {fix}."
+            )
+        later = key in ("objective", "optimizer")  # what they are made from is not there yet
+        if node.get("_partial_", False) is not later and isinstance(node.get("_partial_"), bool):
+            raise ConfigError(
+                f"{key}._partial_={node['_partial_']}: expected {str(later).lower()}. Leave the "
+                "key as it was."
+            )
+
+
 def check_optimisation(config: Config) -> None:
     rate = config.optimizer.get("lr")
-    if not isinstance(rate, (int, float)) or rate <= 0:
-        raise ConfigError(f"optimizer.lr={rate!r}: expected a number > 0, such as 1e-6.")
-    name = config.scheduler.name
-    if name not in SCHEDULERS:
-        raise ConfigError(f"scheduler.name={name!r}: expected one of {' | '.join(SCHEDULERS)}.")
-    precision = config.trainer.get("precision", "32-true")
-    if precision not in (*PRECISIONS, SETTLED_LATER):
+    if type(rate) not in (int, float) or not 0 < rate <= 10:
         raise ConfigError(
-            f"trainer.precision={precision!r}: expected 32-true, bf16-mixed or auto. Gradients are "
-            "clipped here, which float16's loss scaling would upset, and the weights' own dtype is "
-            "policy.dtype's. Set trainer.precision=bf16-mixed, or, for bfloat16 weights, "
-            "trainer.precision=32-true policy.dtype=bfloat16."
+            f"optimizer.lr={rate!r}: expected a number > 0 and at most 10, such as 1e-6."
         )
-    epochs = config.trainer.get("max_epochs", 1)
-    if config.task == "train_policy" and epochs != 1:
+    if config.scheduler.name == "polynomial" and rate <= LEAST_POLYNOMIAL:
         raise ConfigError(
-            f"trainer.max_epochs={epochs}: expected 1, because one epoch is the whole run. Set "
-            "iterations instead."
+            f"optimizer.lr={rate!r}: expected more than {LEAST_POLYNOMIAL:g} with "
+            "scheduler.name=polynomial, which ends there. Set scheduler.name=linear."
         )
-    for option, ours in NOT_THE_TRAINERS.items():
-        if config.trainer.get(option) is not None:
-            raise ConfigError(
-                f"trainer.{option}={config.trainer[option]!r}: expected none, because the training "
-                f"step optimises by itself. Set {ours} instead."
-            )
 
 
 def check_paths(config: Config) -> None:

@@ -25,6 +25,7 @@ from gprl_lightning.config.run import RESUME_ALLOWED
 from gprl_lightning.errors import ConfigError
 
 SMALLEST, LARGEST = 1e-30, 1e30  # of what is not 0, by its size; inside float32
+LARGEST_WHOLE = 2**53  # up to which every whole number is a float, too
 FREE_FORM_SECTIONS = (
     "objective",
     "optimizer",
@@ -103,6 +104,8 @@ def _refuse_absurd_numbers(node: object, key: str = "") -> None:
             f"{key}={node!r}: expected 0, or a number of a size from {SMALLEST:g} to {LARGEST:g}. "
             "Set such a value, or leave the key out."
         )
+    elif isinstance(node, int) and abs(node) > LARGEST_WHOLE:
+        raise ConfigError(f"{key}={node!r}: expected a whole number of a size up to 2**53.")
 
 
 def _check_allowed(names: Sequence[str]) -> None:

@@ -18,3 +18,12 @@ Guard = Literal["none", "anchored"]
 Statistic = Literal["variance_share", "surprise"]
 Correction = Literal["none", "truncate", "mask"]
 CorrectionLevel = Literal["token", "sequence"]
+Schedule = Literal[
+    "constant",
+    "constant_with_warmup",
+    "cosine",
+    "cosine_with_restarts",
+    "inverse_sqrt",
+    "linear",
+    "polynomial",
+]

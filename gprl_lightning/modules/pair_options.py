@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from gprl_lightning.config import Config
-from gprl_lightning.config.checks import one_of, require
+from gprl_lightning.config.section import Count, section
 from gprl_lightning.core.game_gains import Gain
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.frozen import FrozenModel
@@ -17,7 +16,7 @@ Pairs = Literal["sampled", "file"]
 Player = Literal["reference", "policy"]
 
 
-@dataclass(frozen=True)
+@section("objective", frozen=True)
 class PairOptions:
     """Where pairs come from. ``objective.*`` in the configuration.
 
@@ -36,14 +35,9 @@ class PairOptions:
     pairs: Pairs = "sampled"
     player: Player = "reference"
     gain: Gain = "probability"
-    round_length: int | None = None
+    round_length: Count | None = None
 
     def __post_init__(self) -> None:
-        one_of("objective.pairs", self.pairs, Pairs)
-        one_of("objective.player", self.player, Player)
-        one_of("objective.gain", self.gain, Gain)
-        length = self.round_length
-        require("objective.round_length", length is None or length >= 1, length, ">= 1, or null")
         if self.pairs == "file" and self.player == "policy":
             raise ConfigError(
                 "objective.player=policy: expected reference with objective.pairs=file, of which "

@@ -34,6 +34,8 @@ HARMLESS = (
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
     "trainer.default_root_dir", "trainer.profiler", "trainer.devices", "trainer.num_nodes",
 )  # fmt: skip
+# Of those, what is read through the whole run, too: the gold judges with them.
+HARMFUL = ("preference_training.cyclic_votes",)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def require_same_config(saved: RunIdentity, config: dict[str, Any], allow: Seque
     """Raises ResumeRefused where a key that matters differs; quick, before anything is loaded."""
     now = json.loads(json.dumps(flattened(config), default=str))  # as it comes out of a header
     keys = dict.fromkeys([*saved.config, *now])
-    different = [k for k in keys if saved.config.get(k) != now.get(k) and not _under(k, HARMLESS)]
+    different = [k for k in keys if saved.config.get(k) != now.get(k) and _matters(k)]
     _refuse(
         {k: (saved.config.get(k), now.get(k)) for k in different if not _under(k, allow)},
         "configuration",
@@ -151,6 +153,11 @@ def require_same_contents(saved: RunIdentity, now: RunIdentity, allow: Sequence[
 def changed_contents(saved: RunIdentity, now: RunIdentity) -> set[str]:
     """Names of the contents that differ."""
     return {name for name in RESUME_CONTENTS if getattr(saved, name) != getattr(now, name)}
+
+
+def _matters(key: str) -> bool:
+    """Return True if a change of the configuration's key changes the run."""
+    return key in HARMFUL or not _under(key, HARMLESS)
 
 
 def _under(key: str, sections: Sequence[str]) -> bool:

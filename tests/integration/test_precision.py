@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from gprl_lightning.config.cross_checks import PRECISIONS
+from gprl_lightning.config.trainer_checks import PRECISIONS
 from gprl_lightning.evaluation.judge import SourceJudge
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.tracking.loggers import read_metrics

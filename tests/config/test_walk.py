@@ -1,0 +1,96 @@
+"""Every key of the configuration, with values that it is not for: accepted, or refused by name.
+
+What is typed is held against the schema, what is free-form against the signature of the class that
+takes it; the trainer and the optimiser are built. The law: a `ConfigError` that names the key (or
+an error of Hydra's, which the command line prints as one message), or a whole `Config`.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import typing
+from typing import Any
+
+import pytest
+from annotated_types import Interval
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gprl_lightning.config import Config
+from gprl_lightning.config.targets import check_targets
+from gprl_lightning.config.validation import FREE_FORM_SECTIONS, schema_keys, validate
+from gprl_lightning.errors import ConfigError
+from gprl_lightning.tasks.build import make_optimizer
+from tests.composing import CONF, composed
+
+VALUES = (True, "maybe", "false", -1, 0, 10**30, 1e8, 1e-8, None, [], ["maybe"], {}, {"a": 1})
+GROUPS = sorted(d.name for d in CONF.iterdir() if d.is_dir() and d.name != "hydra")
+
+
+@pytest.fixture(scope="module")
+def base() -> Any:
+    """The sandbox's configuration, with two reserved words and a strategy besides."""
+    cfg = composed("+trainer.strategy=auto", "+evaluation.judges.mine._target_=my.Judge")
+    OmegaConf.resolve(cfg)
+    OmegaConf.set_struct(cfg, False)
+    return cfg
+
+
+def leaves(node: Any, key: str) -> typing.Iterator[str]:
+    yield key
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield from leaves(child, f"{key}.{name}")
+
+
+def every_key(base: Any) -> list[str]:
+    free = [
+        key
+        for section in (*FREE_FORM_SECTIONS, "algorithm.advantage", "algorithm.policy_loss")
+        for key in leaves(OmegaConf.to_container(OmegaConf.select(base, section)), section)
+    ]
+    return list(dict.fromkeys([*schema_keys(), *free]))
+
+
+def build(cfg: Any, key: str) -> None:
+    if key.startswith("optimizer"):
+        make_optimizer(cfg)
+    if key.startswith("trainer"):
+        instantiate(cfg.trainer, logger=False)
+
+
+def refusal(base: Any, key: str, value: Any) -> str:
+    """Return what is said to the value; nothing if it is accepted."""
+    cfg = copy.deepcopy(base)
+    try:
+        OmegaConf.update(cfg, key, value, merge=False)
+        validate(cfg)
+        check_targets(cfg)
+        build(cfg, key)
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    pass
+
+
+def test_every_key_accepts_or_refuses_by_name(base):
+    unlawful, refused = [], 0
+    for key in every_key(base):
+        for value in VALUES:
+            try:
+                said = refusal(base, key, value)
+            except Exception as error:
+                unlawful.append(f"{key}={value!r}: {type(error).__name__}: {error}")
+                continue
+            refused += bool(said)
+            last = key.rpartition(".")[2]
+            if said and last not in said and key.partition(".")[0] not in said:
+                unlawful.append(f"{key}={value!r}: {said}")
+    assert not unlawful, "\n".join(unlawful)
+    assert refused > 1000
