@@ -10,6 +10,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from gprl_lightning.config import Config
+from gprl_lightning.config.targets import check_targets
 from gprl_lightning.config.validation import did_you_mean, validate
 from gprl_lightning.errors import ConfigError
 from tests.composing import CONF, ROOT, composed, flat, options
@@ -60,7 +61,9 @@ def test_every_option_composes(group, option, monkeypatch):
         with pytest.raises(ConfigError, match=completion.split(".")[0].split("=")[0]):
             validate(composed(f"{group}={option}"))
     more = completion.split(" ") if completion else []
-    assert isinstance(validate(composed(f"{group}={option}", *more)), Config)
+    cfg = composed(f"{group}={option}", *more)
+    assert isinstance(validate(cfg), Config)
+    check_targets(cfg)
 
 
 def test_every_group_is_in_the_defaults_list():
@@ -220,7 +223,7 @@ MISTAKES = [
     ("task=train", "task='train': expected one of train_policy"),
     ("rollout.group_size=1", "rollout.group_size=1: expected >= 2"),
     ("rollout.temperature=0", "rollout.temperature=0.0: expected in [0.01, 100]"),
-    ("algorithm.kl_coef=-1", "algorithm.kl_coef=-1.0: expected >= 0"),
+    ("algorithm.kl_coef=-1", "algorithm.kl_coef=-1.0: expected in [0, 10000]"),
     ("algorithm.normalization=axis", "algorithm.normalization='axis': expected one of per_axis"),
     ("algorithm.minibatches=7", "algorithm.minibatches=7: expected a divisor"),
     ("algorithm.micro_batch_size=7", "Set algorithm.micro_batch_size=4"),

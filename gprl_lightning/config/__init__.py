@@ -1,9 +1,10 @@
 """The schema of the configuration: what each option means, its default, and its range.
 
 Hydra composes the YAML files of ``conf/`` onto these dataclasses, so a mistyped key or a value of
-the wrong type is refused by name. Ranges are checked in ``__post_init__``; what takes two options
-to check is in `config.cross_checks`. Every `[C]` of the method (a choice of ours, where the
-paper is silent) is a field here, with the default that README lists.
+the wrong type is refused by name. A field's type carries its range, which pydantic checks
+(`config.section`); what takes two options to see is in `config.cross_checks`, what a free-form
+section passes on in `config.targets`. Every `[C]` of the method (a choice of ours, where the paper
+is silent) is a field here, with the default that README lists.
 
 May import `errors` and `core.options`: no torch, so that ``--help`` is quick.
 """

@@ -11,12 +11,14 @@ from gprl_lightning.config.section import (
     BelowOne,
     Count,
     Fraction,
+    Gain,
     Inside,
     Natural,
     NonNegative,
     Positive,
     Several,
     Temperature,
+    Weight,
     require,
     section,
 )
@@ -49,14 +51,14 @@ class AlgorithmConfig:
     normalization: Normalization = "per_axis"
     weighting: Weighting = "eigenvalue"
     advantage_scale: AdvantageScale = "paper"
-    advantage_epsilon: Positive = 1e-4  # ε of the z-score; ours
+    advantage_epsilon: Annotated[float, Interval(gt=0, le=1)] = 1e-4  # ε of the z-score; ours
     min_axis_std: BelowOne = 0.01  # an axis under this share of its mean std is masked; ours
     # A z-score divides by at least this share of the axis's mean std in the first iteration; ours
     axis_std_floor: NonNegative = 0.0
     loss_aggregation: LossAggregation = "dr_grpo"
     clip_epsilon: Inside = 0.2
     clip_epsilon_high: Positive | None = None  # None: as clip_epsilon; DAPO's clip-higher: 0.28
-    kl_coef: NonNegative = 0.02  # β, at rest
+    kl_coef: Weight = 0.02  # β, at rest
     # k2 pulls by KL(π_θ ‖ π_ref), k3 by KL(π_ref ‖ π_θ), k1 not at all: `core.losses.kl_estimate`
     kl_estimator: KLEstimator = "k3"
     oversample: Count = 1  # prompts sampled for each that an update keeps: DAPO's dynamic sampling
@@ -114,14 +116,15 @@ class DriftConfig:
     calibration_steps: Several = 10
     ema: BelowOne = 0.9
     share_floor: Annotated[float, Interval(gt=0, lt=0.1)] = 1e-3
-    reweight_rate: NonNegative = 0.5  # η
+    reweight_rate: Gain = 0.5  # η
     # multipliers stay in [1/bound, bound]
-    multiplier_bound: Annotated[float, Interval(gt=1)] = 4.0
-    kl_gain: NonNegative = 0.5  # K
-    kl_bound: Annotated[float, Interval(ge=1)] = 10.0  # β stays in [β₀, bound · β₀]
+    multiplier_bound: Annotated[float, Interval(gt=1, le=1_000_000)] = 4.0
+    kl_gain: Gain = 0.5  # K
+    kl_bound: Annotated[float, Interval(ge=1, le=1_000_000)] = 10.0  # β stays in [β₀, bound · β₀]
     return_rate: Fraction = 0.95  # ρ
     anchor: bool = False  # compute the anchored statistic (one stored response per prompt)
-    guard_margin: float = 0.25  # rise of the anchored score that marks an axis as exploited; ours
+    # rise of the anchored score that marks an axis as exploited; ours
+    guard_margin: NonNegative = 0.25
     # A metrics.csv whose β is replayed, iteration by iteration, in the monitor's stead; ours
     schedule: Annotated[str, MinLen(1), "a run's metrics.csv"] | None = None
 

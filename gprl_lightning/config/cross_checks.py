@@ -157,11 +157,7 @@ def check_built(config: Config) -> None:
         "algorithm.advantage": config.algorithm.advantage,
         "algorithm.policy_loss": config.algorithm.policy_loss,
     }
-    many = {
-        "callbacks": config.callbacks,
-        "logger": config.logger,
-        "evaluation.judges": config.evaluation.judges,
-    }
+    many = {"callbacks": config.callbacks, "logger": config.logger}
     entries = {f"{key}.{name}": e for key, section in many.items() for name, e in section.items()}
     for key, node in {**one, "rollout.sampler": config.rollout.sampler, **entries}.items():
         target = node.get("_target_") if isinstance(node, dict) else node

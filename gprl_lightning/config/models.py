@@ -12,17 +12,20 @@ from gprl_lightning.config.section import (
     Count,
     Fraction,
     Natural,
-    NonNegative,
     Positive,
     Rate,
     Seed,
     Several,
+    Temperature,
+    Text,
+    Weight,
     section,
 )
 from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope, Schedule
 from gprl_lightning.errors import ConfigError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Tau = Annotated[float, Interval(ge=0.001, le=1000)]
 Attention = Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
@@ -32,7 +35,7 @@ class LoraConfig:
 
     r: Count = 16
     alpha: Count = 32
-    target_modules: str | list[str] = "all-linear"
+    target_modules: Text | list[Text] = "all-linear"
 
 
 @section("policy")
@@ -42,11 +45,11 @@ class PolicyConfig:
     ``path`` is a folder, a hub name, or one of the built-in names ``sandbox`` and ``smollm2_135m``.
     """
 
-    path: str = "sandbox"
+    path: Text = "sandbox"
     dtype: Dtype = "float32"  # of the weights
     attention: Attention | None = None  # None: the model's default
     gradient_checkpointing: bool = False
-    chat_template: str | None = None  # a Jinja file, for a tokenizer without one
+    chat_template: Text | None = None  # a Jinja file, for a tokenizer without one
     lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
@@ -67,31 +70,29 @@ class PreferenceModelConfig:
     pairs of the starting policy's own responses, and cached.
     """
 
-    path: str = "sandbox"
+    path: Text = "sandbox"
     # gpm | bradley_terry | multi_head (k labels) | gold (ours: the sandbox's judge)
     kind: Kind = "gpm"
     num_axes: Count | None = 3  # k; must be the checkpoint's; None: whatever it has
     eigenvalue_scale: EigenvalueScale | None = None  # None: the checkpoint's, else simplex
     l2_normalize: bool | None = None  # None: the checkpoint's, else true
     l2_scope: L2Scope | None = None  # all | axis (ours); None: the checkpoint's, else all
-    gate_temperature: Positive | None = (
+    gate_temperature: Temperature | None = (
         None  # of the gate's softmax; None: the checkpoint's, else 1
     )
-    tau: Positive | None = (
-        None  # None: the checkpoint's, else 0.1 for a GPM and 1 for Bradley-Terry
-    )
+    tau: Tau | None = None  # None: the checkpoint's, else 0.1 for a GPM and 1 for Bradley-Terry
     dtype: Dtype = "float32"
     max_tokens: Count | None = None  # of a text; None: the checkpoint's; of a new one 2048
     batch_size: Count = 32  # responses per forward
-    chat_template: str | None = None  # a Jinja file, for a tokenizer without one
+    chat_template: Text | None = None  # a Jinja file, for a tokenizer without one
     # `_target_` and options of any other `PreferenceSource`, in the place of all of the above
     source: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, Any] = field(default_factory=dict)  # of preference_model=composed
-    functions: list[str] = field(default_factory=list)  # of preference_model=functions
+    functions: list[Text] = field(default_factory=list)  # of preference_model=functions
     weights: list[float | str] | None = (
         None  # their λ: numbers, or columns of the data; None: 1 each
     )
-    version: str | None = None  # the user's word for what they call, part of the run's identity
+    version: Text | None = None  # the user's word for what they call, part of the run's identity
 
 
 @section("preference_training")
@@ -101,12 +102,12 @@ class PreferenceTrainingConfig:
     Its shape is that of `preference_model`, its pairs those of `data`.
     """
 
-    backbone: str = "sandbox"  # folder, hub name, or a built-in policy: where the network starts
+    backbone: Text = "sandbox"  # folder, hub name, or a built-in policy: where the network starts
     backbone_layers: Count | None = (
         None  # keep only its first layers, to save time; None: all; ours
     )
     lr: Rate = 5e-4  # published: 2e-6 (8B) to 1e-5 (2B)
-    weight_decay: NonNegative = 0.0
+    weight_decay: Weight = 0.0
     schedule: Schedule = "cosine"
     warmup_fraction: BelowOne = 0.03
     gated: bool = True  # a head on the prompt gives the eigenvalues
@@ -127,12 +128,10 @@ class PreferenceTrainingConfig:
     cyclic_votes: Natural = 0  # votes in the sandbox's gold of a plane in which it goes round; ours
     # What pulls the axes apart, see also core.distinct_axes; ours, and off
     spread_angles: bool = False  # start with each axis's angles all around the circle
-    decorrelation: NonNegative = 0.0  # weight of the squared correlation between axes' scores
-    gate_information: NonNegative = (
-        0.0  # weight at which a gate that depends on the prompt is rewarded
-    )
-    axis_attributes: list[str] = field(default_factory=list)  # axis l is told the l-th of these
-    attribute_weight: NonNegative = 1.0  # of their loss
+    decorrelation: Weight = 0.0  # weight of the squared correlation between axes' scores
+    gate_information: Weight = 0.0  # weight at which a gate that depends on the prompt is rewarded
+    axis_attributes: list[Text] = field(default_factory=list)  # axis l is told the l-th of these
+    attribute_weight: Weight = 1.0  # of their loss
     evaluate_every: Annotated[float, Interval(gt=0, le=1)] = (
         0.25  # epochs between held-out evaluations; the best is kept
     )

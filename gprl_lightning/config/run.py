@@ -23,6 +23,7 @@ from gprl_lightning.config.section import (
     Positive,
     Seed,
     Temperature,
+    Text,
     require,
     section,
 )
@@ -39,18 +40,18 @@ Folder = Annotated[str, StringConstraints(pattern=r"^[^/.\x00][^/\x00]*$"), "a f
 class DataConfig:
     """The prompts. ``path`` is a JSONL or parquet file, a hub data set, or ``sandbox``."""
 
-    path: str = "sandbox"
-    split: str = "train"
-    prompt_key: str = "prompt"  # a string, or a list of chat messages
-    chosen_key: str = "chosen"  # preference pairs: strings, or lists of chat messages
-    rejected_key: str = "rejected"
-    label_key: str | None = None  # of pairs: probability that the chosen one is better; None: 1
-    margin_key: str | None = None  # of pairs: by how much, in units of the score; None: 0
-    system_prompt: str | None = None
+    path: Text = "sandbox"
+    split: Text = "train"
+    prompt_key: Text = "prompt"  # a string, or a list of chat messages
+    chosen_key: Text = "chosen"  # preference pairs: strings, or lists of chat messages
+    rejected_key: Text = "rejected"
+    label_key: Text | None = None  # of pairs: probability that the chosen one is better; None: 1
+    margin_key: Text | None = None  # of pairs: by how much, in units of the score; None: 0
+    system_prompt: Text | None = None
     max_prompt_tokens: Count = 512
     prompts_per_step: Count = 8  # per process
-    held_out_path: str | None = None  # None: the last `held_out` prompts of `path`
-    held_out_split: str = "train"
+    held_out_path: Text | None = None  # None: the last `held_out` prompts of `path`
+    held_out_split: Text = "train"
     held_out: Natural = 200
 
 
@@ -86,13 +87,13 @@ RESUME_ALLOWED = (*RESUME_CONTENTS, "metrics")
 class ResumeConfig:
     """What may differ from the run that wrote the checkpoint in ``ckpt_path``."""
 
-    allow: list[str] = field(default_factory=list)  # keys, sections, or contents, by their names
+    allow: list[Text] = field(default_factory=list)  # keys, sections, or contents, by their names
 
 
 @section("paths")
 class PathsConfig:
-    output: str = "runs"
-    cache: str = ".cache/gprl"
+    output: Text = "runs"
+    cache: Text = ".cache/gprl"
 
 
 @section("")
@@ -110,7 +111,7 @@ class Config:
     plan: bool = False
     plan_memory_gb: Positive | None = None  # of the device to plan for; None: this machine's
     # A checkpoint or a run's folder to go on from; None: this run's own folder, if it has one
-    ckpt_path: str | None = None
+    ckpt_path: Text | None = None
     threads: Threads | None = None  # of PyTorch on the CPU; None: PyTorch's own choice
     keep_freed_memory: bool = False  # for the next step, on a CPU; see `runtime.malloc`
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)

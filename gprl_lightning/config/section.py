@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Interval
+from annotated_types import Interval, MinLen
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 from typing_extensions import dataclass_transform
@@ -29,6 +29,10 @@ Natural = Annotated[int, Interval(ge=0)]
 Several = Annotated[int, Interval(ge=2)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 Rate = Annotated[float, Interval(gt=0, le=10)]  # of learning
+Weight = Annotated[float, Interval(ge=0, le=10_000)]  # of a term of a loss
+Gain = Annotated[float, Interval(ge=0, le=100)]  # in an exponent
+Seconds = Annotated[float, Interval(ge=0, le=86_400)]
+Text = Annotated[str, MinLen(1), "a text"]
 Temperature = Annotated[float, Interval(ge=0.01, le=100), "beyond, it is greedy or noise"]
 
 T = TypeVar("T")
@@ -85,14 +89,17 @@ def expected(hint: Any) -> str:
     kind, parts = get_origin(hint), get_args(hint)
     if kind is Annotated:
         ranges = [_range(limits) for limits in parts[1:] if isinstance(limits, Interval)]
-        return ": ".join(ranges + [text for text in parts[1:] if isinstance(text, str)])
+        texts = [text for text in parts[1:] if isinstance(text, str)]
+        return ": ".join(ranges + texts) or expected(parts[0])
     if kind is Literal:
         return "one of " * (len(parts) > 1) + " | ".join(map(str, parts))
     if kind in (Union, types.UnionType):
         return ", or ".join("null" if part is type(None) else expected(part) for part in parts)
     if kind is list:
         return f"a list, each {expected(parts[0])}"
-    return NAMES.get(hint, "a section of keys")
+    if dict in (kind, hint):
+        return "a section of keys"
+    return NAMES.get(hint) or (str(hint) if parts else getattr(hint, "__name__", str(hint)))
 
 
 def _range(limits: Interval) -> str:

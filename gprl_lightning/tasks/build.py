@@ -113,11 +113,17 @@ def correction(rollout: RolloutConfig) -> ImportanceCorrection:
 
 
 def make_optimizer(cfg: DictConfig) -> Callable[[Iterable[Tensor]], Optimizer]:
-    """What builds the optimiser, tried on a parameter: its options are refused now, by name."""
+    """Return what builds the optimiser, after a step with it on a parameter of zeros.
+
+    Raises:
+        ConfigError: it takes other options, or cannot make the step.
+    """
     make: Callable[[Iterable[Tensor]], Optimizer] = instantiate(cfg.optimizer)
     try:
-        make([torch.nn.Parameter(torch.zeros(1))])
-    except (TypeError, ValueError) as error:
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        parameter.grad = torch.zeros(1)
+        make([parameter]).step()
+    except Exception as error:  # whatever a class of anybody's raises
         raise ConfigError(
             f"optimizer: expected options that {cfg.optimizer._target_} takes; found: {error}. "
             "Correct optimizer.*"

@@ -8,32 +8,31 @@ an error of Hydra's, which the command line prints as one message), or a whole `
 from __future__ import annotations
 
 import copy
-import dataclasses
 import typing
 from typing import Any
 
 import pytest
-from annotated_types import Interval
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gprl_lightning.config import Config
 from gprl_lightning.config.targets import check_targets
 from gprl_lightning.config.validation import FREE_FORM_SECTIONS, schema_keys, validate
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.tasks.build import make_optimizer
 from tests.composing import CONF, composed
 
-VALUES = (True, "maybe", "false", -1, 0, 10**30, 1e8, 1e-8, None, [], ["maybe"], {}, {"a": 1})
+VALUES = (True, "maybe", "", -1, 0, 10**30, 1e8, None, ["maybe"], {"a": 1})
 GROUPS = sorted(d.name for d in CONF.iterdir() if d.is_dir() and d.name != "hydra")
 
 
 @pytest.fixture(scope="module")
 def base() -> Any:
     """The sandbox's configuration, with two reserved words and a strategy besides."""
-    cfg = composed("+trainer.strategy=auto", "+evaluation.judges.mine._target_=my.Judge")
+    cfg = composed(
+        "lora=adapters", "+trainer.strategy=auto", "+evaluation.judges.mine._target_=my.Judge"
+    )
     OmegaConf.resolve(cfg)
     OmegaConf.set_struct(cfg, False)
     return cfg
@@ -64,19 +63,18 @@ def build(cfg: Any, key: str) -> None:
 
 def refusal(base: Any, key: str, value: Any) -> str:
     """Return what is said to the value; nothing if it is accepted."""
-    cfg = copy.deepcopy(base)
+    place = key.partition(".")[0]
+    before = copy.deepcopy(base[place])
     try:
-        OmegaConf.update(cfg, key, value, merge=False)
-        validate(cfg)
-        check_targets(cfg)
-        build(cfg, key)
+        OmegaConf.update(base, key, value, merge=False)
+        validate(base)
+        check_targets(base)
+        build(base, key)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         return str(error)
+    finally:
+        base[place] = before
     return ""
-
-
-if __name__ == "__main__":
-    pass
 
 
 def test_every_key_accepts_or_refuses_by_name(base):
@@ -89,8 +87,8 @@ def test_every_key_accepts_or_refuses_by_name(base):
                 unlawful.append(f"{key}={value!r}: {type(error).__name__}: {error}")
                 continue
             refused += bool(said)
-            last = key.rpartition(".")[2]
-            if said and last not in said and key.partition(".")[0] not in said:
+            if said and key.rpartition(".")[2] not in said:
                 unlawful.append(f"{key}={value!r}: {said}")
     assert not unlawful, "\n".join(unlawful)
     assert refused > 1000
+    assert not refusal(base, "seed", 1), "the walk has left something behind"
