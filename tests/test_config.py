@@ -9,10 +9,10 @@ import yaml
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
-from gprl_lightning.config import Config
 from gprl_lightning.config.targets import check_targets
 from gprl_lightning.config.validation import did_you_mean, validate
 from gprl_lightning.errors import ConfigError
+from gprl_lightning.tasks.machine import settle_precision
 from tests.composing import CONF, ROOT, composed, flat, options
 
 GROUPS = sorted(d.name for d in CONF.iterdir() if d.is_dir() and d.name != "hydra")
@@ -62,7 +62,8 @@ def test_every_option_composes(group, option, monkeypatch):
             validate(composed(f"{group}={option}"))
     more = completion.split(" ") if completion else []
     cfg = composed(f"{group}={option}", *more)
-    assert isinstance(validate(cfg), Config)
+    config = validate(cfg)
+    settle_precision(config, cfg)
     check_targets(cfg)
 
 
