@@ -92,3 +92,18 @@ def test_every_key_accepts_or_refuses_by_name(base):
     assert not unlawful, "\n".join(unlawful)
     assert refused > 1000
     assert not refusal(base, "seed", 1), "the walk has left something behind"
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_left_out_works_or_is_refused_in_one_line(group):
+    try:
+        config = validate(composed(f"~{group}"))
+    except ConfigError as refused:
+        assert group in str(refused) and "\n" not in str(refused)
+        assert group in ("algorithm", "objective", "optimizer", "trainer")
+    else:
+        assert group != "drift" or not (config.drift.enabled or config.drift.anchor)
+
+
+def test_a_monitor_that_is_left_out_is_the_disabled_one():
+    assert validate(composed("~drift")).drift == validate(composed("drift=disabled")).drift
