@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 
+from gprl_lightning.config.section import Count
 from gprl_lightning.core.iteration import ITERATION, Iteration
 from gprl_lightning.runtime.disk import or_warn
 from gprl_lightning.runtime.processes import of_every_process
@@ -36,7 +37,7 @@ class RolloutTable(L.Callback):
         every: iterations between tables.
     """
 
-    def __init__(self, folder: str | Path, every: int = 20):
+    def __init__(self, folder: str | Path, every: Count = 20):
         self.folder, self.every = Path(folder), every
 
     def on_train_batch_end(

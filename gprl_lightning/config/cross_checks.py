@@ -19,6 +19,7 @@ from gprl_lightning.config.trainer_checks import check_trainer
 from gprl_lightning.errors import ConfigError
 
 DATA_FILES = (".jsonl", ".json", ".parquet")
+MOST = {"eps": 1, "weight_decay": 10}  # of an optimiser
 LEAST_POLYNOMIAL = 1e-7  # where the polynomial schedule of transformers ends
 
 
@@ -184,6 +185,12 @@ def check_optimisation(config: Config) -> None:
         raise ConfigError(
             f"optimizer.lr={rate!r}: expected a number > 0 and at most 10, such as 1e-6."
         )
+    for option, most in MOST.items():
+        found = config.optimizer.get(option)
+        if isinstance(found, int | float) and not 0 <= found <= most:
+            raise ConfigError(
+                f"optimizer.{option}={found!r}: expected in [0, {most}]. Set such a value."
+            )
     if config.scheduler.name == "polynomial" and rate <= LEAST_POLYNOMIAL:
         raise ConfigError(
             f"optimizer.lr={rate!r}: expected more than {LEAST_POLYNOMIAL:g} with "

@@ -12,6 +12,7 @@ from gprl_lightning.core.advantage_rule import Advantages, AllReduce, ScoredGrou
 from gprl_lightning.core.advantages import aggregate_axes, axis_mask, axis_std, normalize_axes
 from gprl_lightning.core.options import AdvantageScale, Normalization, ScoreShape, Weighting
 from gprl_lightning.core.preference import group_scores
+from gprl_lightning.core.ranges import require_epsilon, require_range
 
 DECAY = 0.9  # of the running mean of an axis's std, per iteration
 
@@ -31,6 +32,12 @@ class GPRLAdvantages:
     epsilon: float = 1e-4
     min_axis_std: float = 0.01
     axis_std_floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_epsilon(self.epsilon)
+        key, least, floor = "algorithm.advantage", self.min_axis_std, self.axis_std_floor
+        require_range(f"{key}.min_axis_std", 0 <= least < 1, least, "a number in [0, 1)")
+        require_range(f"{key}.axis_std_floor", floor >= 0, floor, "a number >= 0")
 
     def __call__(self, groups: ScoredGroups, state: State, all_reduce: AllReduce) -> Advantages:
         scores = group_scores(groups.vectors, self.score_shape, groups.tau)

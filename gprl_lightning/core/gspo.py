@@ -11,6 +11,7 @@ from torch import Tensor
 from gprl_lightning.core.batch import Minibatch
 from gprl_lightning.core.losses import LOG_RATIO_LIMIT
 from gprl_lightning.core.policy_loss import PolicyTerms, Reach
+from gprl_lightning.core.ranges import require_range
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class GSPO:
     epsilon: float = 3e-4
     epsilon_high: float = 4e-4
     reach: Reach = "sequence"
+
+    def __post_init__(self) -> None:
+        key, low, high = "algorithm.policy_loss", self.epsilon, self.epsilon_high
+        require_range(f"{key}.epsilon", 0 < low < 1, low, "a number in (0, 1)")
+        require_range(f"{key}.epsilon_high", high > 0, high, "a number > 0")
 
     def __call__(self, logprobs: Float[Tensor, "rows tokens"], batch: Minibatch) -> PolicyTerms:
         mask, advantages = batch.response_mask, batch.advantages[:, None]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from gprl_lightning.core.advantage_rule import Advantages, AllReduce, ScoredGroups, State
+from gprl_lightning.core.ranges import require_epsilon, require_range
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class LamPO:
     temperature: float = 1.0
     per_token: bool = False
     epsilon: float = 1e-4
+
+    def __post_init__(self) -> None:
+        require_epsilon(self.epsilon)
+        nats = self.temperature
+        require_range("algorithm.advantage.temperature", nats > 0, nats, "a number of nats > 0")
 
     def __call__(self, groups: ScoredGroups, state: State, all_reduce: AllReduce) -> Advantages:
         """Return the advantages; ``state`` is passed on as it is."""

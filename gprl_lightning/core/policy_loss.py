@@ -18,6 +18,7 @@ from torch import Tensor
 from gprl_lightning.core.batch import Minibatch
 from gprl_lightning.core.logprobs import Slope
 from gprl_lightning.core.losses import LOG_RATIO_LIMIT, clipped_surrogate
+from gprl_lightning.core.ranges import require_range
 
 Reach = Literal["token", "sequence"]
 
@@ -64,6 +65,11 @@ class Clip:
     epsilon_high: float | None = None
     reach: Reach = "token"
 
+    def __post_init__(self) -> None:
+        key, low, high = "algorithm.policy_loss", self.epsilon, self.epsilon_high
+        require_range(f"{key}.epsilon", 0 < low < 1, low, "a number in (0, 1)")
+        require_range(f"{key}.epsilon_high", high is None or high > 0, high, "null, or > 0")
+
     def __call__(self, logprobs: Float[Tensor, "rows tokens"], batch: Minibatch) -> PolicyTerms:
         old, advantages = batch.old_logprobs, batch.advantages
         return PolicyTerms(
@@ -82,6 +88,10 @@ class CISPO:
 
     epsilon_high: float = 4.0
     reach: Reach = "token"
+
+    def __post_init__(self) -> None:
+        high = self.epsilon_high
+        require_range("algorithm.policy_loss.epsilon_high", high >= 0, high, "a number >= 0")
 
     def __call__(self, logprobs: Float[Tensor, "rows tokens"], batch: Minibatch) -> PolicyTerms:
         ratio = (logprobs - batch.old_logprobs).clamp(max=LOG_RATIO_LIMIT).exp().detach()

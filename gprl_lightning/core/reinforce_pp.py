@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gprl_lightning.core.advantage_rule import Advantages, AllReduce, ScoredGroups, State
+from gprl_lightning.core.ranges import require_epsilon
 
 Baseline = Literal["group", "batch"]
 
@@ -31,6 +32,9 @@ class ReinforcePP:
 
     baseline: Baseline = "group"
     epsilon: float = 1e-4
+
+    def __post_init__(self) -> None:
+        require_epsilon(self.epsilon)
 
     def __call__(self, groups: ScoredGroups, state: State, all_reduce: AllReduce) -> Advantages:
         """Return the advantages; ``state`` is passed on as it is.

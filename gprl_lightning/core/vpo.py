@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gprl_lightning.core.advantage_rule import Advantages, AllReduce, ScoredGroups, State
+from gprl_lightning.core.ranges import require_epsilon, require_range
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class VPO:
 
     draws: int = 64
     epsilon: float = 1e-4
+
+    def __post_init__(self) -> None:
+        require_epsilon(self.epsilon)
+        draws = self.draws
+        require_range("algorithm.advantage.draws", draws >= 1, draws, "a whole number >= 1")
 
     def __call__(self, groups: ScoredGroups, state: State, all_reduce: AllReduce) -> Advantages:
         """Return the advantages; ``state`` is passed on as it is."""

@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from gprl_lightning.config.section import Seconds
 from gprl_lightning.tracking.metrics import ITERATION
 
 
@@ -54,9 +55,9 @@ class GPRLWandbLogger(WandbLogger):
         tags: Sequence[str] = (),
         notes: str | None = None,
         job_type: str | None = None,
-        log_model: Any = False,
-        init_timeout: float = 30,
-        finish_timeout: float = 300,
+        log_model: bool | Literal["all"] = False,
+        init_timeout: Seconds = 30,
+        finish_timeout: Seconds = 300,
     ):
         super().__init__(
             name=name or Path(save_dir).resolve().name,

@@ -60,6 +60,9 @@ def build(cfg: Any, key: str) -> None:
         make_optimizer(cfg)
     if key.startswith("trainer"):
         instantiate(cfg.trainer, logger=False)
+    for part in ("advantage", "policy_loss"):
+        if key.startswith(f"algorithm.{part}."):
+            instantiate(cfg.algorithm[part])
 
 
 def refusal(base: Any, key: str, value: Any) -> str:
