@@ -15,7 +15,7 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
 import algorithm_pages  # noqa: E402
 import reference_pages  # noqa: E402

@@ -1,18 +1,22 @@
 """The reference pages: every key with type, default, range and comment, every option, every metric.
 
-Read from the schemas' source, without importing the package: a field's comment stands behind it, or
-on the lines above it; its range is what ``__post_init__`` requires.
+Read from the schemas and their source: a field's type carries its range, its comment stands behind
+it or on the lines above it.
 """
 
 from __future__ import annotations
 
 import ast
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from gprl_lightning import config
+from gprl_lightning.config.section import NAMES, expected
 
 CONFIG = "gprl_lightning/config"
-OPTIONS = "gprl_lightning/core/options.py"
 METRICS = "gprl_lightning/tracking/metrics.py"
 
 
@@ -63,15 +67,14 @@ def keys_page(root: Path) -> str:
 
 def schemas(root: Path) -> dict[str, tuple[str, list[Key]]]:
     """Return each schema's docstring and keys by the name of its class."""
-    words = literals(root)
     found = {}
     for file in sorted((root / CONFIG).glob("*.py")):
         text = file.read_text(encoding="utf8")
         for node in ast.parse(text).body:
             if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
                 doc = ast.get_docstring(node) or ""
-                ranges = ranges_of(node, words)
-                found[node.name] = doc, list(keys_of(node, text.splitlines(), ranges, words))
+                hints = hints_of(getattr(config, node.name))
+                found[node.name] = doc, list(keys_of(node, text.splitlines(), hints))
     return found
 
 
@@ -89,21 +92,49 @@ def sections(classes: dict[str, tuple[str, list[Key]]]) -> Iterator[tuple[str, s
         waiting[:0] = nested
 
 
-def keys_of(
-    node: ast.ClassDef, lines: list[str], ranges: dict[str, str], words: dict[str, str]
-) -> Iterator[Key]:
+def keys_of(node: ast.ClassDef, lines: list[str], hints: dict[str, Any]) -> Iterator[Key]:
     for field in node.body:
-        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
-            continue
-        kind, name = ast.unparse(field.annotation), field.target.id
-        literal = words.get(kind.split(" ")[0])
-        yield Key(
-            name=name,
-            type=("str" + kind.removeprefix(kind.split(" ")[0])) if literal else kind,
-            default=default_of(field.value),
-            range=ranges.get(name) or literal or "",
-            comment=comment_of(field, lines),
-        )
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            name = field.target.id
+            yield Key(
+                name=name,
+                type=kind_of(hints[name]),
+                default=default_of(field.value),
+                range=range_of(hints[name]),
+                comment=comment_of(field, lines),
+            )
+
+
+def hints_of(schema: Any) -> dict[str, Any]:
+    """Return the types of a schema's fields, with their ranges."""
+    return {name: f.rebuild_annotation() for name, f in schema.__pydantic_fields__.items()}
+
+
+def kind_of(hint: Any) -> str:
+    """Return a type without its range: ``int | None``, ``str``, ``list[float | str]``."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        return kind_of(parts[0])
+    if kind is Literal:
+        return type(parts[0]).__name__
+    if kind in (Union, types.UnionType):
+        return " | ".join(dict.fromkeys("None" if p is type(None) else kind_of(p) for p in parts))
+    if parts:
+        return f"{kind.__name__}[{', '.join(map(kind_of, parts))}]"
+    return getattr(hint, "__name__", str(hint))
+
+
+def range_of(hint: Any) -> str:
+    """Return what a type allows of its kind, in words; empty if it allows all."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return ", ".join(f"`{word}`" for word in parts)
+    if kind is Annotated and not any(map(range_of, parts[:1])):
+        text = expected(hint)
+        return "" if text in NAMES.values() else text
+    if kind in (Annotated, Union, types.UnionType, list):
+        return ", or ".join(filter(None, map(range_of, parts)))
+    return ""
 
 
 def default_of(value: ast.expr | None) -> str:
@@ -131,61 +162,6 @@ def comment_of(field: ast.AnnAssign, lines: list[str]) -> str:
         above.insert(0, lines[row].strip().lstrip("# "))
         row -= 1
     return " ".join(above) if above or "#" not in inside else inside.split("#", 1)[1].strip()
-
-
-def literals(root: Path) -> dict[str, str]:
-    """Return the words that each `Literal` of `core.options` allows, by its name."""
-    found = {}
-    for node in ast.parse((root / OPTIONS).read_text(encoding="utf8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
-            name = ast.unparse(node.targets[0])
-            found[name] = _words(node.value)
-    return found
-
-
-def _words(node: ast.AST) -> str:
-    texts = [
-        n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)
-    ]
-    return ", ".join(f"`{text}`" for text in texts)
-
-
-def ranges_of(node: ast.ClassDef, words: dict[str, str]) -> dict[str, str]:
-    """Return what ``__post_init__`` requires of each field, in words."""
-    found: dict[str, str] = {}
-    local: dict[str, ast.expr] = {}
-    checks = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__post_init__"]
-    for statement in (n for check in checks for n in ast.walk(check)):
-        if isinstance(statement, ast.Assign):
-            local[ast.unparse(statement.targets[0])] = statement.value
-    for call in (n for check in checks for n in ast.walk(check) if isinstance(n, ast.Call)):
-        match ast.unparse(call.func):
-            case "require" if isinstance(call.args[3], ast.Constant):
-                for name in _fields(call.args[0], local):
-                    found.setdefault(name, str(call.args[3].value))
-            case "one_of":
-                for name in _fields(call.args[0], local):
-                    kind = ast.unparse(call.args[2])
-                    literal = local.get(kind, call.args[2])
-                    found[name] = words.get(kind.rpartition(".")[2]) or _words(literal)
-            case "at_least":
-                low = ast.unparse(call.args[2])
-                for name in (n for a in call.args[3:] for n in _names(a, local)):
-                    found.setdefault(name, f">= {low}")
-    return {name: text for name, text in found.items() if text}
-
-
-def _names(node: ast.expr, local: dict[str, ast.expr]) -> list[str]:
-    """Return the names that an argument stands for: a text, or a starred tuple of texts."""
-    if isinstance(node, ast.Starred):
-        node = local.get(ast.unparse(node.value), node.value)
-    return [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
-
-
-def _fields(node: ast.expr, local: dict[str, ast.expr]) -> list[str]:
-    """Return the fields that a key such as ``"rollout.top_p"`` or ``key + "top_p"`` names."""
-    texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
-    return [str(texts[-1]).rpartition(".")[2]] if texts else []
 
 
 def options_page(root: Path) -> str:

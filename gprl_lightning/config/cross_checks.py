@@ -180,13 +180,13 @@ def check_built(config: Config) -> None:
 
 
 def check_optimisation(config: Config) -> None:
-    rate = config.optimizer.get("lr")
+    rate: Any = config.optimizer.get("lr")
     if type(rate) not in (int, float) or not 0 < rate <= 10:
         raise ConfigError(
             f"optimizer.lr={rate!r}: expected a number > 0 and at most 10, such as 1e-6."
         )
     for option, most in MOST.items():
-        found = config.optimizer.get(option)
+        found: Any = config.optimizer.get(option)
         if isinstance(found, int | float) and not 0 <= found <= most:
             raise ConfigError(
                 f"optimizer.{option}={found!r}: expected in [0, {most}]. Set such a value."
