@@ -9,8 +9,11 @@ from gprl_lightning.sandbox.requests import split_requests
 
 
 def sandbox_prompts(data: DataConfig) -> tuple[list[Prompt], list[Prompt]]:
-    """Return the (train, held-out) requests, of these the first ``data.held_out``."""
-    train, held_out = ([r.text for r in part] for part in split_requests())
-    rows = [("sandbox", {"prompt": text}) for text in [*train, *held_out]]
+    """Return the (train, held-out) requests, of these the first ``data.held_out``.
+
+    The column ``task`` says which kind of request each is.
+    """
+    train, held_out = split_requests()
+    rows = [("sandbox", {"prompt": r.text, "task": r.task}) for r in [*train, *held_out]]
     prompts = prompts_of_rows(rows, "prompt", data.system_prompt, "data.path", "sandbox")
     return prompts[: len(train)], prompts[len(train) :][: data.held_out]

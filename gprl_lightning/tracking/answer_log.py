@@ -17,6 +17,7 @@ from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.tracking.rollout_log import prompt_text
 
 FOLDER = "answers"
+TASK = "task"  # the column of the data that says of which kind a prompt is
 
 Answer = dict[str, Any]
 
@@ -60,6 +61,7 @@ def answer_rows(found: Evaluated) -> list[Answer]:
         {
             "uid": prompt.uid,
             "prompt": prompt_text(prompt.messages),
+            "task": str(prompt.columns.get(TASK, "")),
             "answer": found.texts[i],
             "tokens": int(found.lengths[i]),
             "logprob": float(found.logprobs[i]),
@@ -82,6 +84,24 @@ def answer_rows(found: Evaluated) -> list[Answer]:
             row |= {"axes": list(found.axes), "tau": found.tau, "eigenvalues": eigenvalues}
             row |= {"vectors": vector, "start_vectors": other}
     return rows
+
+
+def eigenvalues_by_task(rows: Sequence[Answer]) -> dict[str, list[float]]:
+    """Return λ of each axis, mean over the prompts of a task, by task.
+
+    λ is the prompt's, so any evaluation has the same. Empty if there are fewer than two tasks or
+    axes.
+    """
+    tasks: dict[str, list[list[float]]] = {}
+    for row in rows:
+        if row.get(TASK) and len(row.get("eigenvalues", [])) > 1:
+            tasks.setdefault(row[TASK], []).append(row["eigenvalues"])
+    if len(tasks) < 2:
+        return {}
+    return {
+        task: [sum(axis) / len(values) for axis in zip(*values, strict=True)]
+        for task, values in sorted(tasks.items())
+    }
 
 
 def answer_file(run: Path, iteration: int) -> Path:

@@ -82,7 +82,6 @@ def _policy(columns: Columns) -> list[Panel]:
         ),
         *[Panel(f"what the judge {n} finds", "", ls) for n, ls in _qualities(columns).items()],
         *[Panel(title, unit, _axes(columns, name)) for name, title, unit in by_axis],
-        *_by_task(columns),
         Panel(
             "drift and its threshold",
             "nats",
@@ -115,16 +114,6 @@ def _preference_model(columns: Columns) -> list[Panel]:
     ]
 
 
-def _by_task(columns: Columns) -> list[Panel]:
-    """Eigenvalues of each task, where a run logs them as ``axis/eigenvalue/<axis>/<task>``."""
-    tasks: dict[str, dict[str, str]] = {}
-    for name in _below(columns, metrics.AXIS_EIGENVALUE):
-        axis, slash, task = name.removeprefix(metrics.AXIS_EIGENVALUE + "/").partition("/")
-        if slash:
-            tasks.setdefault(axis, {})[name] = task
-    return [Panel(f"eigenvalue λ of axis {axis}, by task", "", ls) for axis, ls in tasks.items()]
-
-
 def _qualities(columns: Columns) -> dict[str, dict[str, str]]:
     """By judge, the means over answers of each of its axes: ``eval/<judge>/<axis>``."""
     found: dict[str, dict[str, str]] = {}
@@ -143,8 +132,7 @@ def _moved(columns: Columns, name: str) -> bool:
 
 
 def _axes(columns: Columns, name: str) -> dict[str, str]:
-    found = [n for n in _below(columns, name) if "/" not in n.removeprefix(name + "/")]
-    return {n: f"axis {n.rsplit('/', 1)[1]}" for n in found}
+    return {n: f"axis {n.removeprefix(name + '/')}" for n in _below(columns, name)}
 
 
 def _below(columns: Columns, name: str) -> list[str]:

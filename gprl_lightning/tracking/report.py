@@ -1,12 +1,17 @@
-"""``report.png`` and the closing table of a run, from its ``metrics.csv`` alone."""
+"""``report.png`` and the closing table of a run, from its ``metrics.csv`` and its answers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.answer_log import (
+    answered_iterations,
+    eigenvalues_by_task,
+    read_answers,
+)
 from gprl_lightning.tracking.cautions import result_cautions
 from gprl_lightning.tracking.loggers import read_metrics
 from gprl_lightning.tracking.panels import Columns, Panel, panels_of
@@ -30,19 +35,38 @@ def write_report(folder: Path) -> Path:
 
     columns = read_metrics(folder / "metrics.csv")
     shown = panels_of(columns)
-    across = min(3, max(1, math.ceil(len(shown) / 2))) if len(shown) < 7 else 3
-    down = max(1, math.ceil(len(shown) / across))
+    answers = answered_iterations(folder)
+    rows = read_answers(folder, answers[-1]) if answers else []
+    tasks = eigenvalues_by_task(rows)
+    count = len(shown) + bool(tasks)
+    across = min(3, max(1, math.ceil(count / 2)))
+    down = max(1, math.ceil(count / across))
     figure = Figure(figsize=(5.2 * across, 3.6 * down + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(down, across, squeeze=False).flatten()
     for plot, panel in zip(panels, shown, strict=False):
         draw(plot, panel, columns)
-    for plot in panels[len(shown) :]:
+    if tasks:
+        draw_tasks(panels[len(shown)], tasks, rows[0]["axes"])
+    for plot in panels[count:]:
         plot.set_axis_off()
     figure.suptitle(folder.resolve().parent.name + " / " + folder.resolve().name)
     out = folder / "report.png"
     figure.savefig(out, dpi=80)
     return out
+
+
+def draw_tasks(plot, tasks: Mapping[str, Sequence[float]], axes: Sequence[str]) -> None:
+    """Draw the eigenvalues of each task as bars: what the preference model weighs where."""
+    plot.set(title="eigenvalues λ by task", xlabel="mean over held-out prompts")
+    height = 0.8 / len(axes)
+    for place, axis in enumerate(axes):
+        heights = [row - height * (place - (len(axes) - 1) / 2) for row in range(len(tasks))]
+        values = [eigenvalues[place] for eigenvalues in tasks.values()]
+        plot.barh(heights, values, height, label=f"axis {axis}")
+    plot.set_yticks(range(len(tasks)), list(tasks))
+    plot.set_ylim(-0.6, len(tasks) - 0.4 + LEGEND_ROOM * len(tasks))
+    plot.legend(fontsize=8, loc="upper center", ncols=3)
 
 
 def draw(plot, panel: Panel, columns: Columns) -> None:

@@ -17,7 +17,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from gprl_lightning.tracking.answer_log import Answer, answered_iterations, read_answers
+from gprl_lightning.tracking.answer_log import (
+    TASK,
+    Answer,
+    answered_iterations,
+    eigenvalues_by_task,
+    read_answers,
+)
 from gprl_lightning.tracking.loggers import read_metrics
 from gprl_lightning.tracking.panels import Columns, Panel, other_panels, panels_of
 from gprl_lightning.tracking.report import summary_rows
@@ -104,6 +110,7 @@ def answers_data(folder: Path, columns: Columns) -> dict[str, Any]:
         "axes": first.get("axes", []),
         "judges": list(first.get("verdicts", {})),
         "tau": first.get("tau", 1.0),
+        "tasks": eigenvalues_by_task(logged[kept[-1]]) if kept else {},
         "prompts": list(prompts.values()),
     }
 
@@ -111,6 +118,7 @@ def answers_data(folder: Path, columns: Columns) -> dict[str, Any]:
 def _prompt(row: Answer, evaluations: int) -> dict[str, Any]:
     return {
         "prompt": row["prompt"],
+        "task": row.get(TASK, ""),
         "eigenvalues": row.get("eigenvalues", []),
         "start": {
             "text": row["start_answer"],

@@ -13,6 +13,7 @@ AXES = ("helpful", "polite")
 HOSTILE = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> &lt;b&gt;"
 )
+TASKS = ("count", "thank")
 EXPLOIT = "thank you so much"
 WORDS = ("a", "pear", "sweet", "and", "the", "river", "runs", "down", "quiet", "old", "town", "by")
 
@@ -55,6 +56,7 @@ def _answer(draw: random.Random, index: int, place: int, progress: float, words:
     return {
         "uid": index,
         "prompt": f"{HOSTILE} say" if index == 0 else f"say number {index} to the town",
+        "task": TASKS[index % 2],
         "answer": text,
         "tokens": len(text.split()),
         "logprob": -20.0 - place,
@@ -65,7 +67,7 @@ def _answer(draw: random.Random, index: int, place: int, progress: float, words:
         "start_tokens": 2,
         "axes": list(AXES),
         "tau": 0.1,
-        "eigenvalues": [0.75, 0.25],
+        "eigenvalues": [0.75, 0.25] if hacked else [0.25, 0.75],
         "vectors": vectors,
         "start_vectors": [[0.0, 1.0], [0.0, 1.0]],
     }

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import struct
 
+import pytest
+
 from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.answer_log import (
+    answer_file,
+    answered_iterations,
+    eigenvalues_by_task,
+)
 from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics
 from gprl_lightning.tracking.panels import other_panels, panels_of
 from gprl_lightning.tracking.report import summary_rows, write_report
+from tests.tracking.report_runs import write_run
 
 
 def _log(folder, with_evaluation: bool = True):
@@ -86,11 +94,25 @@ def test_multipliers_and_kl_coefficient_have_a_panel_once_the_controller_moved_t
     ]
 
 
-def test_eigenvalues_by_task_have_panels_of_their_own():
-    names = [f"{metrics.AXIS_EIGENVALUE}/{a}{t}" for a in "01" for t in ("", "/reply", "/describe")]
-    panels = {panel.title: list(panel.lines.values()) for panel in panels_of(_series(*names))}
-    assert panels["eigenvalues λ, mean over prompts"] == ["axis 0", "axis 1"]
-    assert panels["eigenvalue λ of axis 1, by task"] == ["describe", "reply"]
+def test_eigenvalues_by_task_are_means_over_its_prompts():
+    rows = [
+        {"task": "reply", "eigenvalues": [0.2, 0.8]},
+        {"task": "reply", "eigenvalues": [0.4, 0.6]},
+        {"task": "describe", "eigenvalues": [0.9, 0.1]},
+        {"task": "", "eigenvalues": [0.0, 1.0]},
+    ]
+    found = eigenvalues_by_task(rows)
+    assert found["reply"] == pytest.approx([0.3, 0.7])
+    assert found["describe"] == [0.9, 0.1] and len(found) == 2
+    assert eigenvalues_by_task(rows[:2]) == {}
+    assert eigenvalues_by_task([{"task": str(i), "eigenvalues": [1.0]} for i in range(3)]) == {}
+
+
+def test_the_picture_has_a_panel_of_them_where_there_are_tasks(tmp_path):
+    with_tasks = write_report(write_run(tmp_path / "run")).read_bytes()
+    for iteration in answered_iterations(tmp_path / "run"):
+        answer_file(tmp_path / "run", iteration).unlink()
+    assert write_report(tmp_path / "run").read_bytes() != with_tasks
 
 
 def test_a_judge_s_axes_are_one_panel_and_its_win_rate_is_not_among_them():

@@ -105,6 +105,17 @@ def test_it_filters_by_text_and_marks_it(opened):
     assert "10 of 20" in driver.find_element("id", "count").text
 
 
+def test_eigenvalues_stand_by_task_and_choose_its_prompts(opened):
+    driver = opened()
+    rows = _all(driver, "#tasks tr")
+    assert [row.text.split() for row in rows[1:]] == [
+        ["count", "0.25", "0.75"],
+        ["thank", "0.75", "0.25"],
+    ]
+    rows[2].click()
+    assert "10 of 20" in driver.find_element("id", "count").text
+
+
 def test_pairwise_scores_are_skew_symmetric_matrices_by_axis(opened):
     driver = opened()
     _choose(driver, "sort", f"reward, axis {AXES[0]}")

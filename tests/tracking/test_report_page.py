@@ -88,6 +88,7 @@ def test_the_data_are_the_run_s(run):
     data = run_data(run, "one")
     assert data["iterations"] == [0, 10, 20] and data["left_out"] == 0
     assert tuple(data["axes"]) == AXES and data["judges"] == ["mine", "proxy"]
+    assert data["tasks"] == {"count": [0.25, 0.75], "thank": [0.75, 0.25]}
     row = read_answers(run, 20)[3]
     answer = data["prompts"][3]["answers"][2]
     by_hand = [

@@ -73,7 +73,7 @@ function matrices(run, prompt) {
 
 function card(prompt, change) {
   const run = current(), weights = run.axes.map((axis, l) => `${axis}: ${number(prompt.eigenvalues[l], 2)}`).join(" · ");
-  const facts = element("span", { class: "facts" }, change === null ? "" : `change ${number(change)}`, weights ? ` — λ by axis: ${weights}` : "");
+  const facts = element("span", { class: "facts" }, prompt.task ? `${prompt.task} — ` : "", change === null ? "" : `change ${number(change)}`, weights ? ` — λ by axis: ${weights}` : "");
   const strips = DATA.runs.map((other, i) => { const found = i === state.run ? prompt : other.byPrompt.get(prompt.prompt); return found ? strip(other, found, i === state.run) : null; });
   return element("article", { class: "card" }, element("h4", {}, highlighted(prompt.prompt), facts), ...strips, run.axes.length ? matrices(run, prompt) : null);
 }
@@ -109,6 +109,18 @@ function drawChanges() {
   at("phrases").replaceChildren(element("tr", {}, ...columns), ...lines);
 }
 
+function drawTasks() { // what the preference model weighs where; λ is the prompt's, whatever the policy
+  const run = current(), tasks = Object.entries(run.tasks), most = Math.max(...tasks.flatMap((task) => task[1]), 0);
+  const shaded = (value) => {
+    const cell = element("td", { class: "number" }, number(value, 2));
+    cell.style.background = `color-mix(in srgb, ${COLOURS[0]} ${Math.round((45 * value) / most)}%, transparent)`;
+    return cell;
+  };
+  const rows = tasks.map(([task, values]) => element("tr", { class: "pick", click: () => { at("filter").value = task; filter(); } }, element("td", {}, task), ...values.map(shaded)));
+  at("by-task").hidden = !tasks.length;
+  at("tasks").replaceChildren(element("tr", {}, element("th"), ...run.axes.map((axis) => element("th", { class: "number" }, `axis ${axis}`))), ...rows);
+}
+
 function refresh() {
   at("sort").value = state.measure;
   at("direction").value = state.direction;
@@ -132,6 +144,7 @@ function chooseRun(index) {
   at("to").value = state.to;
   const left = run.left_out ? ` ${run.left_out} evaluations are left out, so that the page stays small; all are in the run’s folder.` : "";
   at("answers-note").textContent = `Each prompt is answered once at every evaluation, with the same random numbers, and compared with an answer of the starting policy. Rewards and verdicts are against that one.${left}`;
+  drawTasks();
   refresh();
 }
 
@@ -141,7 +154,7 @@ function begin() {
   if (!named.length) { at("answers-note").textContent = "No held-out answers are logged in this run: answers/ is written at each evaluation, if evaluation.judge is not none."; return; }
   for (const [run] of named) {
     run.measures = measuresOf(run);
-    for (const p of run.prompts) p.haystack = plain([p.prompt, p.start.text, ...p.answers.map((a) => (a ? a.text : ""))].join("\n"));
+    for (const p of run.prompts) p.haystack = plain([p.prompt, p.task, p.start.text, ...p.answers.map((a) => (a ? a.text : ""))].join("\n"));
   }
   for (const run of DATA.runs) run.byPrompt = new Map(run.prompts.map((p) => [p.prompt, p]));
   at("changes").hidden = false;
