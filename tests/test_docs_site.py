@@ -13,6 +13,7 @@ import pytest
 
 from gprl_lightning.config import Config
 from gprl_lightning.config.run import DataConfig
+from gprl_lightning.config.validation import validate
 from gprl_lightning.errors import ConfigError
 from tests.composing import ROOT, composed
 
@@ -71,7 +72,7 @@ def test_a_range_is_the_one_that_is_checked():
 def test_an_algorithm_s_page_has_its_command_configuration_and_source(word):
     page = algorithm_pages.page(ROOT, word)
     (command,) = re.findall(r"^python train\.py (.+)$", page, re.MULTILINE)
-    composed(*command.split())
+    validate(composed(*command.split()))
     assert f"name: {word.removesuffix('_bt')}" in page
     assert "```python\nclass " in page or "```python\n@dataclass" in page
 
