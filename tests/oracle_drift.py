@@ -163,6 +163,17 @@ def common_factor(values: Row, target: float, bound: float) -> float:
     return low + (high - low) * (target - total(low)) / (total(high) - total(low))
 
 
+def lower(multipliers: Row, share: Row, reference: Row, rate: float, bound: float) -> list[float]:
+    """An axis whose share rose loses weight; none gains any. Never under 1 / bound."""
+    lowered = []
+    for axis in range(len(multipliers)):
+        value = multipliers[axis]
+        if share[axis] > reference[axis]:
+            value *= (reference[axis] / share[axis]) ** rate
+        lowered.append(max(value, 1 / bound))
+    return lowered
+
+
 def raise_kl(
     beta: float, rest: float, drift: float, limit: float, gain: float, bound: float
 ) -> float:
@@ -178,6 +189,7 @@ class Controller:
     threshold: float
     kl_coef: float = 0.02
     mode: str = "full"
+    reweight: str = "balanced"
     guard: str = "none"
     calibration_steps: int = 10
     ema: float = 0.9
@@ -218,7 +230,10 @@ def control(settings: Controller, shares: Grid, anchored: Grid) -> list[Step]:
         if drift > settings.threshold:
             if settings.mode in ("full", "reweight_only"):
                 rate, bound = settings.reweight_rate, settings.multiplier_bound
-                multipliers = reweight(multipliers, share, reference, rate, bound, hold)
+                if settings.reweight == "down":
+                    multipliers = lower(multipliers, share, reference, rate, bound)
+                else:
+                    multipliers = reweight(multipliers, share, reference, rate, bound, hold)
             if settings.mode in ("full", "kl_only"):
                 gain, bound = settings.kl_gain, settings.kl_bound
                 beta = raise_kl(beta, settings.kl_coef, drift, settings.threshold, gain, bound)

@@ -31,6 +31,7 @@ from gprl_lightning.core.options import (
     LossAggregation,
     Mode,
     Normalization,
+    Reweight,
     ScoreShape,
     Share,
     Statistic,
@@ -109,6 +110,9 @@ class DriftConfig:
     # The drift: divergence of variance shares (the paper's), or rise of -log π_ref per token (ours)
     statistic: Statistic = "variance_share"
     share: Share = "raw"
+    # A share counts at least this part of its axis's starting std, so that an axis which has
+    # saturated does not look as if the others drifted; ours
+    spread_floor: Fraction = 0.0
     guard: Guard = "none"
     threshold: Literal["auto"] | Positive = "auto"  # nats (surprise: nats per token)
     threshold_quantile: Inside = 0.99  # of steps; for the surprise of whole runs
@@ -116,6 +120,8 @@ class DriftConfig:
     calibration_steps: Several = 10
     ema: BelowOne = 0.9
     share_floor: Annotated[float, Interval(gt=0, lt=0.1)] = 1e-3
+    # balanced: multipliers sum to k (the paper's, as we read it); down: none rises above 1; ours
+    reweight: Reweight = "balanced"
     reweight_rate: Gain = 0.5  # η
     # multipliers stay in [1/bound, bound]
     multiplier_bound: Annotated[float, Interval(gt=1, le=1_000_000)] = 4.0

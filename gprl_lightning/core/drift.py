@@ -29,6 +29,7 @@ from gprl_lightning.core.variance_share import (
     axis_moments,
     bootstrap_threshold,
     divergence,
+    floored_share,
     variance_share,
 )
 
@@ -131,11 +132,12 @@ def _observed(state: DriftState, moments: AxisMoments, settings: DriftSettings) 
     finite = all(bool(values.isfinite().all()) for values in measured)
     if not finite or moments.variance_sum.sum() <= 0:
         return state
-    share = _floats(variance_share(moments, settings.share_floor))
+    variance = _with_spread(moments.variance_sum / moments.count, state, settings)
+    share = _floats(floored_share(variance, settings.share_floor))
     scores = () if anchored is None else _floats(anchored)
     surprise = float(moments.surprise())
     if not state.calibrated:
-        return _calibrated(state, share, scores, surprise, settings)
+        return _calibrated(state, share, _floats(variance), scores, surprise, settings)
     (level,) = _smoothed((state.surprise,), (surprise,), settings.ema)
     state = replace(
         state,
@@ -148,6 +150,18 @@ def _observed(state: DriftState, moments: AxisMoments, settings: DriftSettings) 
     return replace(state, drift=drift, active=drift > state.threshold)
 
 
+def _with_spread(variance: Tensor, state: DriftState, settings: DriftSettings) -> Tensor:
+    """The axes' variances, none under what ``spread_floor`` of its starting std makes (ours).
+
+    An axis that saturates, as one does that has been satisfied, loses its variance; its share
+    falls, the others' rise, and the rule would answer a success as if it were an exploit.
+    """
+    if not settings.spread_floor or not state.reference_variance:
+        return variance
+    least = settings.spread_floor**2 * _tensor(state.reference_variance)
+    return torch.maximum(variance, least.to(variance))
+
+
 def _drift(state: DriftState, settings: DriftSettings) -> float:
     if settings.statistic == "surprise":
         return state.surprise - state.lowest_surprise
@@ -156,15 +170,22 @@ def _drift(state: DriftState, settings: DriftSettings) -> float:
 
 
 def _calibrated(
-    state: DriftState, share: Floats, anchored: Floats, surprise: float, settings: DriftSettings
+    state: DriftState,
+    share: Floats,
+    variance: Floats,
+    anchored: Floats,
+    surprise: float,
+    settings: DriftSettings,
 ) -> DriftState:
     """One more calibration step; the last one sets α(0), its anchored like, and the threshold."""
     shares = (*state.calibration_shares, share)
+    variances = (*state.calibration_variance, variance)
     scores = (*state.calibration_anchored, anchored)
     surprises = (*state.calibration_surprise, surprise)
     state = replace(
         state,
         calibration_shares=shares,
+        calibration_variance=variances,
         calibration_anchored=scores,
         calibration_surprise=surprises,
         variance_share=share,
@@ -181,6 +202,7 @@ def _calibrated(
     return replace(
         state,
         reference_share=reference,
+        reference_variance=_mean(variances),
         variance_share=reference,
         anchored_reference=anchored_reference,
         anchored_score=anchored_reference,

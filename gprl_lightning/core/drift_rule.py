@@ -51,6 +51,8 @@ def _reweighted(record: Intervention, settings: DriftSettings) -> Floats:
     its multiplier, and the others share the rest: else the common factor would push it up all the
     same.
     """
+    if settings.reweight == "down":
+        return _lowered(record, settings)
     bound, rate = settings.multiplier_bound, settings.reweight_rate
     rows = zip(
         record.multipliers_before, record.reference_share, record.variance_share, strict=True
@@ -61,6 +63,20 @@ def _reweighted(record: Intervention, settings: DriftSettings) -> Floats:
     free = [m for m, (_, guarded) in zip(moved, pairs, strict=True) if not guarded]
     scaled = iter(_scaled_to(target, free, bound))
     return tuple(m if guarded else next(scaled) for m, guarded in pairs)
+
+
+def _lowered(record: Intervention, settings: DriftSettings) -> Floats:
+    """``m_l ← clip(m_l · min(1, (α_l(0)/α_l(t))^η), 1/bound, 1)``: none rises above 1. Ours.
+
+    Where axes saturate, `_reweighted` raises the spent ones and sinks the others. Here an axis only
+    loses weight, by its own share's rise; it comes back by the exponential return. A guarded axis
+    has lost share, so it stays.
+    """
+    rows = zip(
+        record.multipliers_before, record.reference_share, record.variance_share, strict=True
+    )
+    factors = [(m, min(1.0, (before / now) ** settings.reweight_rate)) for m, before, now in rows]
+    return tuple(max(m * factor, 1 / settings.multiplier_bound) for m, factor in factors)
 
 
 def _clip(multiplier: float, bound: float) -> float:

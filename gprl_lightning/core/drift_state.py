@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gprl_lightning.core.options import Guard, Mode, Share, Statistic
+from gprl_lightning.core.options import Guard, Mode, Reweight, Share, Statistic
 
 Floats = tuple[float, ...]
 
@@ -29,6 +29,7 @@ class DriftSettings:
     mode: Mode = "full"
     statistic: Statistic = "variance_share"
     share: Share = "raw"
+    spread_floor: float = 0.0
     guard: Guard = "none"
     threshold: float | Literal["auto"] = "auto"
     threshold_quantile: float = 0.99
@@ -36,6 +37,7 @@ class DriftSettings:
     calibration_steps: int = 10
     ema: float = 0.9
     share_floor: float = 1e-3
+    reweight: Reweight = "balanced"
     reweight_rate: float = 0.5
     multiplier_bound: float = 4.0
     kl_gain: float = 0.5
@@ -64,9 +66,11 @@ class DriftState:
     Attributes:
         step: updates so far.
         calibration_shares: variance share of each calibration step so far.
+        calibration_variance: mean variance of each axis in each calibration step so far.
         calibration_anchored: anchored score of each calibration step so far.
         calibration_surprise: surprise of each calibration step so far.
         reference_share: α(0); uniform until calibrated.
+        reference_variance: mean variance of each axis over the calibration; empty until then.
         variance_share: α(t), the moving average; the last step's share until calibrated.
         anchored_reference: mean anchored score over the calibration.
         anchored_score: δ(t), the moving average.
@@ -81,9 +85,11 @@ class DriftState:
 
     step: int
     calibration_shares: tuple[Floats, ...]
+    calibration_variance: tuple[Floats, ...]
     calibration_anchored: tuple[Floats, ...]
     calibration_surprise: Floats
     reference_share: Floats
+    reference_variance: Floats
     variance_share: Floats
     anchored_reference: Floats
     anchored_score: Floats
@@ -102,9 +108,11 @@ class DriftState:
         return cls(
             step=0,
             calibration_shares=(),
+            calibration_variance=(),
             calibration_anchored=(),
             calibration_surprise=(),
             reference_share=uniform,
+            reference_variance=(),
             variance_share=uniform,
             anchored_reference=(),
             anchored_score=(),

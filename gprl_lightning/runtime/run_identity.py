@@ -19,7 +19,7 @@ from gprl_lightning.runtime.checkpoint_files import iteration_of
 from gprl_lightning.runtime.checkpoint_io import read_header
 
 # Of what a checkpoint holds, in whichever part of the program: raise it with every change.
-FORMAT = 6
+FORMAT = 7
 # Keys that change no number of the training, or whose content a fingerprint holds.
 HARMLESS = (
     "iterations", "checkpoint_every", "ckpt_path", "name", "threads", "task", "resume", "logger",

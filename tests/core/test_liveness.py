@@ -49,6 +49,8 @@ DRIFT: dict[str, tuple] = {
     "calibration_steps": (4, 3),
     "ema": (0.9, 0.0),
     "share_floor": (1e-3, 0.05),
+    "reweight": get_args(options.Reweight),
+    "spread_floor": (0.0, 0.9),
     "reweight_rate": (0.5, 0.1),
     "multiplier_bound": (4.0, 1.5),
     "kl_gain": (0.5, 0.1),

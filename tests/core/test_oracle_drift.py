@@ -174,6 +174,8 @@ def test_controller(mode: str, guard: str, axes: int) -> None:
         {"ema": 0.0},
         {"reweight_rate": 0.1},
         {"multiplier_bound": 1.2},
+        {"reweight": "down"},
+        {"reweight": "down", "guard": "anchored"},
         {"kl_gain": 2.0},
         {"kl_bound": 1.3},
         {"return_rate": 0.5},
