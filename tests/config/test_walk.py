@@ -25,6 +25,7 @@ from gprl_lightning.tasks.build import make_optimizer
 from tests.composing import CONF, composed
 
 VALUES = (True, "maybe", "", -1, 0, 10**30, None, ["maybe"], {"a": 1})
+FREE = (*FREE_FORM_SECTIONS, "algorithm.advantage", "algorithm.policy_loss")
 GROUPS = sorted(d.name for d in CONF.iterdir() if d.is_dir() and d.name != "hydra")
 
 
@@ -49,7 +50,7 @@ def leaves(node: Any, key: str) -> typing.Iterator[str]:
 def every_key(base: Any) -> list[str]:
     free = [
         key
-        for section in (*FREE_FORM_SECTIONS, "algorithm.advantage", "algorithm.policy_loss")
+        for section in FREE
         for key in leaves(OmegaConf.to_container(OmegaConf.select(base, section)), section)
     ]
     return list(dict.fromkeys([*schema_keys(), *free]))
@@ -72,8 +73,9 @@ def refusal(base: Any, key: str, value: Any) -> str:
     try:
         OmegaConf.update(base, key, value, merge=False)
         validate(base)
-        check_targets(base)
-        build(base, key)
+        if key.startswith(FREE):
+            check_targets(base)
+            build(base, key)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         return explain(error)
     finally:
