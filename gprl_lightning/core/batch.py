@@ -28,6 +28,7 @@ class Message(TypedDict):
 
 Messages = tuple[Message, ...]
 Columns = Mapping[str, object]  # a data row's other values, by column
+COMPLETION_IDS = "completion_ids"  # a column of our own: a group's responses in the policy's tokens
 
 
 @dataclass(frozen=True)

@@ -4,34 +4,34 @@
 per response; a column is the data's, repeated for each response of its prompt. If a data row's
 prompt is a text, prompts and completions are texts; if it is chat messages, so are they. None says
 that the function has nothing to say of a response. A function without ``**columns`` is given what
-it names. Token ids and TRL's trainer (`completion_ids`, `trainer_state`, …) are not at hand here.
+it names. ``completion_ids`` are the policy's own tokens, the EOS that ended a response included.
+TRL's trainer itself (`trainer_state`, `log_metric`, …) is not at hand here.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import inspect
-import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from gprl_lightning.core.batch import Columns, Messages
+from gprl_lightning.core.batch import COMPLETION_IDS, Columns, Messages
 from gprl_lightning.core.embeddings import Embeddings
-from gprl_lightning.errors import ConfigError, RewardFailed
+from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.function_calls import (
+    GIVEN,
+    Encode,
+    Function,
+    arguments,
+    called,
+    imported,
+    numbers_of,
+    source_text,
+)
 
-Rewards = Sequence[float | None]
-RewardFunction = Callable[..., Rewards | Awaitable[Rewards]]
-Arguments = Mapping[str, list[object]]
-
-GIVEN = ("prompts", "completions")
 # What TRL's trainers give besides, and a source does not have.
-MISSING = ("completion_ids", "trainer_state", "log_extra", "log_metric")
+MISSING = ("trainer_state", "log_extra", "log_metric")
 
 
 class FunctionRewards:
@@ -55,7 +55,7 @@ class FunctionRewards:
 
     def __init__(
         self,
-        functions: Sequence[RewardFunction],
+        functions: Sequence[Function],
         weights: Sequence[float | str] | None = None,
         version: str | None = None,
     ):
@@ -63,6 +63,7 @@ class FunctionRewards:
         self.axes = tuple(f.__name__ for f in self.functions)
         self.weights = [1.0] * len(self.axes) if weights is None else [*weights]
         self.version = version
+        self.encode: Encode | None = None  # the policy's tokens of a text that has none yet
         if not self.axes or len(set(self.axes)) < len(self.axes):
             raise ConfigError(
                 f"preference_model.functions={list(self.axes)}: expected one function or more, of "
@@ -83,7 +84,7 @@ class FunctionRewards:
         version: str | None = None,
     ) -> FunctionRewards:
         """Return the source of functions of dotted names, such as ``my_rewards.brevity``."""
-        return FunctionRewards([_imported(name) for name in functions], weights, version)
+        return FunctionRewards([imported(name) for name in functions], weights, version)
 
     def embed(
         self,
@@ -99,9 +100,10 @@ class FunctionRewards:
         """
         columns = columns or [{} for _ in prompts]
         size = len(responses[0])
-        found = _called(self.functions, _arguments(prompts, responses, columns))
+        found = called(self.functions, arguments(prompts, responses, columns, self.encode))
         pairs = zip(self.axes, found, strict=True)
-        by_axis = [_checked(name, rewards, len(prompts) * size) for name, rewards in pairs]
+        count = len(prompts) * size
+        by_axis = [torch.tensor(numbers_of(name, rewards, count)) for name, rewards in pairs]
         rewards = torch.stack(by_axis, -1).view(len(prompts), size, -1)
         silent = rewards.isnan()
         filled = torch.where(silent, rewards.nanmean(1, keepdim=True), rewards).nan_to_num()
@@ -124,119 +126,15 @@ class FunctionRewards:
         Closures, imported helpers and services that a function calls are not part of its text:
         change ``preference_model.version`` with them.
         """
-        sources = [_source(f) for f in self.functions]
+        sources = [source_text(f) for f in self.functions]
         return {"functions": sources, "weights": self.weights, "version": self.version}
 
 
-def _require_known_arguments(function: RewardFunction) -> None:
+def _require_known_arguments(function: Function) -> None:
     for name, parameter in inspect.signature(function).parameters.items():
         if name in MISSING and parameter.default is parameter.empty:
             raise ConfigError(
                 f"preference_model.functions: {function.__name__} needs {name}: expected a "
-                f"function of {', '.join(GIVEN)} and columns of the data. Give {name} a default."
+                f"function of {', '.join((*GIVEN, COMPLETION_IDS))} and columns of the data. "
+                f"Give {name} a default."
             )
-
-
-def _arguments(
-    prompts: Sequence[Messages], responses: Sequence[Sequence[str]], columns: Sequence[Columns]
-) -> Arguments:
-    """Return TRL's keyword arguments: lists over all responses."""
-    names = dict.fromkeys(name for row in columns for name in row)
-    given: dict[str, list[object]] = {name: [] for name in names if name != "prompt"}
-    given |= {name: [] for name in GIVEN}
-    for prompt, group, row in zip(prompts, responses, columns, strict=True):
-        raw = row.get("prompt", _as_in_a_file(prompt))
-        for text in group:
-            chat = [{"role": "assistant", "content": text}]
-            told = {**row, "prompts": raw, "completions": text if isinstance(raw, str) else chat}
-            for name, values in given.items():
-                values.append(told.get(name))
-    return given
-
-
-def _as_in_a_file(prompt: Messages) -> object:
-    """Return a prompt whose row is not known as a row would hold it."""
-    alone = len(prompt) == 1 and prompt[0]["role"] == "user"
-    return prompt[0]["content"] if alone else list(prompt)
-
-
-def _called(functions: Sequence[RewardFunction], given: Arguments) -> list[Rewards]:
-    """Return each function's answer. The async ones wait together, in a loop of a thread of their
-    own: the caller's thread may have one that runs (notebooks, Ray)."""
-    answers: list[Any] = [_answer(function, given) for function in functions]
-
-    async def wait_for(function: RewardFunction, answer: Any) -> Rewards:
-        if not inspect.isawaitable(answer):
-            return answer
-        try:
-            return await answer
-        except Exception as error:
-            raise _failed(function, error) from error
-
-    async def all_of_them() -> list[Rewards]:
-        pairs = zip(functions, answers, strict=True)
-        return await asyncio.gather(*[wait_for(f, answer) for f, answer in pairs])
-
-    if not any(map(inspect.isawaitable, answers)):
-        return answers
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, all_of_them()).result()
-
-
-def _answer(function: RewardFunction, given: Arguments) -> Rewards | Awaitable[Rewards]:
-    parameters = inspect.signature(function).parameters
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    try:
-        return function(**{k: v for k, v in given.items() if takes_all or k in parameters})
-    except Exception as error:
-        raise _failed(function, error) from error
-
-
-def _failed(function: RewardFunction, error: Exception) -> RewardFailed:
-    return RewardFailed(
-        f"preference_model.functions: expected rewards from {function.__name__}; it raised "
-        f"{type(error).__name__}: {error}. Correct the function."
-    )
-
-
-def _checked(name: str, rewards: Rewards, count: int) -> Tensor:
-    """Return the rewards with NaN for None."""
-    try:
-        numbers = [math.nan if r is None else float(r) for r in rewards]
-        broken = [r for r in rewards if r is not None and not math.isfinite(r)]
-    except (TypeError, ValueError) as error:
-        raise RewardFailed(
-            f"preference_model.functions: expected a list of numbers or None from {name}; found "
-            f"{type(rewards).__name__}: {error}. Correct the function."
-        ) from error
-    if len(numbers) != count:
-        raise RewardFailed(
-            f"preference_model.functions: expected {count} rewards from {name}, one for each "
-            f"response; found {len(numbers)}. Correct the function."
-        )
-    if broken:
-        raise RewardFailed(
-            f"preference_model.functions: expected numbers or None from {name}; found {broken[0]}. "
-            "Correct the function."
-        )
-    return torch.tensor(numbers, dtype=torch.float32)
-
-
-def _imported(name: str) -> RewardFunction:
-    module, _, attribute = name.rpartition(".")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"preference_model.functions: expected names such as my_rewards.brevity; found "
-            f"{name!r} ({error}). Correct it, or put its folder on PYTHONPATH."
-        ) from error
-
-
-def _source(function: RewardFunction) -> str:
-    try:
-        text = inspect.getsource(function)
-    except (OSError, TypeError):  # a lambda of the prompt, a built-in
-        text = repr(getattr(function, "__code__", function))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return f"{function.__module__}.{function.__qualname__} {digest}"

@@ -8,10 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gprl_lightning.core.advantage_rule import ScoredGroups
-from gprl_lightning.core.batch import Rollout
+from gprl_lightning.core.batch import COMPLETION_IDS, Columns, Rollout
 from gprl_lightning.core.drift import DriftControl
 from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.core.losses import zero_outside
+from gprl_lightning.models.function_rewards import FunctionRewards
 from gprl_lightning.models.preference_source import PreferenceSource
 
 
@@ -29,8 +30,22 @@ def embed_groups(
     prompts, groups = rollout.prompts, rollout.grouped_responses()
     if anchors is not None:
         groups = [[*group, anchor] for group, anchor in zip(groups, anchors, strict=True)]
-    found = source.embed(prompts.messages, groups, prompts.columns)
+    functions = isinstance(source, FunctionRewards)  # which alone may ask for tokens
+    columns = columns_with_ids(rollout) if functions else prompts.columns
+    found = source.embed(prompts.messages, groups, columns)
     return found.to(rollout.response_ids.device).split(rollout.group_size)
+
+
+def columns_with_ids(rollout: Rollout) -> list[Columns]:
+    """Return each prompt's columns, and with them `COMPLETION_IDS`: the tokens of each response of
+    its group as they were sampled, the EOS that ended it included."""
+    lengths = rollout.response_mask.sum(1).tolist()
+    rows = rollout.response_ids.tolist()
+    ids = [row[:n] for row, n in zip(rows, lengths, strict=True)]
+    size = rollout.group_size
+    groups = [ids[i : i + size] for i in range(0, len(ids), size)]
+    columns: Sequence[Columns] = rollout.prompts.columns or [{} for _ in groups]
+    return [{**row, COMPLETION_IDS: g} for row, g in zip(columns, groups, strict=True)]
 
 
 def groups_of(

@@ -27,6 +27,7 @@ from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.agreement import require_judge_text
 from gprl_lightning.models.builtin import BUILTIN
+from gprl_lightning.models.function_rewards import FunctionRewards
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.models.preference_source import PreferenceSource
@@ -54,6 +55,8 @@ def build_parts(config: Config, cfg: DictConfig, policy: Policy, prompts: list[P
         require_judge_text(found, policy)
         if config.algorithm.advantage.get("baseline") == "batch":
             require_absolute_rewards(found, prompts[0])
+        if isinstance(found, FunctionRewards):
+            found.encode = partial(_tokens, policy)
         return found
 
     return Parts(
@@ -82,6 +85,11 @@ def require_absolute_rewards(source: PreferenceSource, prompt: Prompt) -> None:
         absolute_rewards(vectors)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _tokens(policy: Policy, text: str) -> list[int]:
+    tokenizer: Any = policy.tokenizer
+    return tokenizer(text, add_special_tokens=False).input_ids
 
 
 def sampler(rollout: RolloutConfig, cfg: DictConfig) -> Sampler:

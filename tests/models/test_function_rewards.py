@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+from gprl_lightning.core.batch import COMPLETION_IDS
 from gprl_lightning.core.preference import group_scores
 from gprl_lightning.errors import ConfigError, RewardFailed
 from gprl_lightning.models.function_rewards import FunctionRewards
@@ -122,6 +123,30 @@ def test_weights_are_numbers_or_columns():
         scores(FunctionRewards([length], ["truth"]))
 
 
+def over_long(completions, completion_ids):
+    """As TRL's soft over-long punishment: by the policy's tokens."""
+    return [-float(len(ids)) for ids in completion_ids]
+
+
+def test_completion_ids_are_the_policy_s_tokens_as_they_were_sampled():
+    """Two letters may be one token: ids come with the rollout and not from the text."""
+    ids = [[[7, 0], [8, 8, 8], [9]], [[1], [2, 0], [3]]]
+    rows = [{**row, COMPLETION_IDS: one} for row, one in zip(ROWS, ids, strict=True)]
+    found, _ = scores(FunctionRewards([over_long]), rows)
+    assert found[0, :, 0].tolist() == [0.0, -1.5, 1.5]
+
+
+def test_a_text_without_a_rollout_is_encoded():
+    source = FunctionRewards([over_long])
+    with pytest.raises(RewardFailed, match="completion_ids"):
+        scores(source)
+    source.encode = lambda text: [ord(letter) for letter in text]
+    assert scores(source)[0][0, :, 0].tolist() == [1.5, -1.5, 0.0]
+    rows = [{**row, COMPLETION_IDS: [[5] * 9, [5] * 9]} for row in ROWS]  # the third: an anchor
+    found, _ = scores(source, rows)
+    assert found[0, :, 0].tolist() == [-3.5, -3.5, 7.0]
+
+
 def raises(prompts, completions, **columns):
     raise ValueError("no reward today")
 
@@ -151,7 +176,7 @@ def nothing(prompts, completions, **columns):
     [
         (raises, "raises; it raised ValueError: no reward today"),
         (raises_late, "raises_late; it raised ValueError: no reward today"),
-        (short, "expected 6 rewards from short"),
+        (short, "expected 6 numbers from short"),
         (broken, "from broken; found nan"),
         (words, "from words; found list"),
         (nothing, "from nothing; found NoneType"),
@@ -163,11 +188,11 @@ def test_what_is_no_reward_is_named(function, message):
 
 
 def test_what_cannot_be_called_is_refused_before_it_is():
-    def over_long(completions, completion_ids):
+    def stateful(completions, trainer_state):
         return [0.0] * len(completions)
 
-    with pytest.raises(ConfigError, match="over_long needs completion_ids"):
-        FunctionRewards([over_long])
+    with pytest.raises(ConfigError, match="stateful needs trainer_state"):
+        FunctionRewards([stateful])
     for functions in ([], [length, length]):
         with pytest.raises(ConfigError, match=r"preference_model\.functions"):
             FunctionRewards(functions)
