@@ -52,6 +52,39 @@ FORMS = [
      [make_pair(LONGER, "Blue", "Red")]),
 ]  # fmt: skip
 
+# All columns of a published data set's rows, as its card lists them.
+CHOSEN, REJECTED = [USER, BLUE], [USER, RED]
+LAYOUTS = {
+    "ultrafeedback_binarized": (
+        "conversations",
+        {**PROMPT, "prompt_id": "ab12", "chosen": CHOSEN, "rejected": REJECTED,
+         "messages": CHOSEN, "score_chosen": 8.5, "score_rejected": 6.0},
+    ),
+    "reward-bench": (
+        "texts",
+        {**PROMPT, "chosen": "Blue", "chosen_model": "gpt-4", "rejected": "Red",
+         "rejected_model": "gpt-3.5", "subset": "alpacaeval-easy", "id": 30},
+    ),
+    "HelpSteer2/preference": (
+        "strengths",
+        {"split": "train", **STRENGTH, "preference_strength": -1,
+         "preference_statement": "Response 1 is slightly better than Response 2.",
+         "preference_elaboration": "It names one.", "three_most_similar_preferences": [],
+         "all_preferences_unprocessed": []},
+    ),
+    "hh-rlhf": ("dialogue", {"chosen": TURNS + "Blue", "rejected": TURNS + "Red"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_published_row_with_all_its_columns(tmp_path, name):
+    form, row = LAYOUTS[name]
+    found = survey_pairs(write(tmp_path, row), "train", PairKeys())
+    assert found.formats == {form: 1}
+    asked = LONGER if form == "dialogue" else "Name a colour"
+    subset = {"subset": row["subset"]} if "subset" in row else {}
+    assert found.pairs == [make_pair(asked, "Blue", "Red", **subset)]
+
 
 def write(tmp_path, *rows):
     file = tmp_path / "pairs.jsonl"
