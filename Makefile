@@ -40,7 +40,7 @@ test-slow: $(VENV)/.installed
 
 # vLLM's CPU build in an environment of its own (3.4 GB); its torchvision and torchaudio are CUDA builds.
 test-vllm: $(VENV)/.installed $(VLLM_VENV)/.installed
-	VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest -m vllm -s tests/rollout/test_vllm_engine.py $(ARGS)
+	VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest -m vllm -s tests/rollout/test_vllm_engine.py tests/models/test_rubric_vllm.py $(ARGS)
 
 # AlpacaEval's and FastChat's own packages, which want other versions of things than we do.
 test-official: $(VENV)/.installed $(OFFICIAL_VENV)/.installed

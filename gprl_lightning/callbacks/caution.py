@@ -7,11 +7,13 @@ from typing import Any
 
 import lightning as L
 
+from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.cautions import WATCHED, WINDOW, result_cautions
 
 
 class Caution(L.Callback):
-    """Prints each caution once, when it first holds over a whole window of iterations."""
+    """Prints each caution once, when it first holds over a whole window of iterations, or after an
+    evaluation."""
 
     def __init__(self) -> None:
         self.history: dict[str, list[float]] = {name: [] for name in WATCHED}
@@ -24,7 +26,12 @@ class Caution(L.Callback):
             if name in trainer.callback_metrics:
                 values.append(float(trainer.callback_metrics[name]))
         full = {name: values for name, values in self.history.items() if len(values) >= WINDOW}
-        for name, text in result_cautions(full).items():
+        evaluated = {
+            name: [float(value)]
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(metrics.of_judge(metrics.EVAL_UNDECIDED, ""))
+        }
+        for name, text in result_cautions(full | evaluated).items():
             if name not in self.said and trainer.is_global_zero:
                 self.said.add(name)
                 say([text])

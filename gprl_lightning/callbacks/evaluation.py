@@ -16,12 +16,14 @@ from gprl_lightning.core.batch import Prompt, PromptBatch, Rollout
 from gprl_lightning.core.iteration import ITERATION
 from gprl_lightning.errors import NotFinite
 from gprl_lightning.evaluation.diversity import distinct_bigrams
-from gprl_lightning.evaluation.judge import Judge
+from gprl_lightning.evaluation.endpoint_judge import EndpointJudge
+from gprl_lightning.evaluation.judge import Judge, SourceJudge
 from gprl_lightning.evaluation.win_rate import length_controlled_win_rate, win_rate
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.answer_log import Evaluated
 
+NEAR = 0.05  # of a half: a comparison that a judge can hardly tell; ours
 BASELINE_SEED, EVALUATION_SEED = 104_729, 1_299_709
 
 Sample = Callable[[Policy, PromptBatch, int], Rollout]  # one response per prompt, by seed
@@ -99,6 +101,9 @@ class HeldOutEvaluation(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         start = self.contestants.start.to(pl_module.device)
+        for judge in self.judges.values():
+            if isinstance(judge, SourceJudge):
+                judge.to(pl_module.device)
         with trainer.precision_plugin.forward_context():  # as training computes
             self.baseline = self._answers(self.contestants.sample_start, start, BASELINE_SEED)
         if trainer.global_step == 0:
@@ -118,7 +123,7 @@ class HeldOutEvaluation(L.Callback):
     def _evaluate(self, trainer: L.Trainer, iteration: int) -> None:
         # Every process computes the same figures: the logger writes those of the first.
         with trainer.precision_plugin.forward_context():  # Lightning does so for its own steps only
-            values = self._figures(iteration)
+            values = self._figures(trainer, iteration)
         _require_finite(values)
         values[metrics.ITERATION] = float(iteration)
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
@@ -135,7 +140,7 @@ class HeldOutEvaluation(L.Callback):
             rollouts=rollouts,
         )
 
-    def _figures(self, iteration: int) -> dict[str, float]:
+    def _figures(self, trainer: L.Trainer, iteration: int) -> dict[str, float]:
         self.contestants.weights_changed(iteration)
         answers, baseline = self.answers(), self.baseline
         assert baseline is not None
@@ -147,8 +152,9 @@ class HeldOutEvaluation(L.Callback):
             metrics.EVAL_RESPONSE_LENGTH: sum(answers.lengths) / len(answers.lengths),
         }
         for place, (name, judge) in enumerate(self.judges.items()):
-            verdicts[name] = judge.prefer(self.prompts, answers.texts, baseline.texts)
+            verdicts[name], chances = self._verdicts(trainer, judge, answers, baseline)
             values |= verdict_metrics(name, verdicts[name], answers, baseline, quoted=place == 0)
+            values |= undecided(name, chances)
             qualities[name] = judge.axes(self.prompts, answers.texts)
             for axis, row in qualities[name].items():
                 values[metrics.judge_axis(name, axis)] = sum(row) / len(row)
@@ -170,6 +176,20 @@ class HeldOutEvaluation(L.Callback):
             )
         return values
 
+    def _verdicts(
+        self, trainer: L.Trainer, judge: Judge, answers: Answers, baseline: Answers
+    ) -> tuple[Sequence[float | None], Sequence[float | None]]:
+        """Return a judge's verdicts, and how likely it holds each answer to be the better one."""
+        compared = self.prompts, answers.texts, baseline.texts
+        if isinstance(judge, SourceJudge):
+            return judge.weighed(*compared)
+        if isinstance(judge, EndpointJudge):  # paid for once, and one word for all processes
+            first = judge.prefer(*compared) if trainer.is_global_zero else []
+            verdicts = trainer.strategy.broadcast(first)
+        else:
+            verdicts = judge.prefer(*compared)
+        return verdicts, verdicts
+
 
 def sequence_kl(ratios: Sequence[Float[Tensor, " rollouts"]]) -> float:
     """KL to the starting policy of whole responses, in nats: ``E_y[Σ_t log π - log π_start]``.
@@ -179,6 +199,14 @@ def sequence_kl(ratios: Sequence[Float[Tensor, " rollouts"]]) -> float:
     rollouts; with another ``evaluation.temperature`` the samples are not quite the policy's.
     """
     return float(torch.cat(list(ratios)).mean())
+
+
+def undecided(name: str, chances: Sequence[float | None]) -> dict[str, float]:
+    """Return the share of a judge's comparisons within `NEAR` of a half, ``eval/undecided/<name>``;
+    nothing where it decided none."""
+    decided = [abs(chance - 0.5) <= NEAR for chance in chances if chance is not None]
+    share = {metrics.of_judge(metrics.EVAL_UNDECIDED, name): sum(decided) / max(len(decided), 1)}
+    return share if decided else {}
 
 
 def verdict_metrics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gprl_lightning.config.judging import PROXY, judge_specs
 from gprl_lightning.config.run import Config
 
 
@@ -13,7 +14,7 @@ def setup_cautions(config: Config, num_axes: int) -> list[str]:
         num_axes: k of the reward, as it was found.
     """
     found: list[str] = []
-    if config.evaluation.judge == "preference_model":
+    if list(judge_specs(config.evaluation)) == [PROXY]:
         found.append(
             "the judge is the reward itself: the held-out win rate has no independent witness. "
             "Set evaluation.judge to something that the reward never saw."

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from gprl_lightning.config import Config
 from gprl_lightning.config.checkpoint_headers import head_shape
+from gprl_lightning.config.judging import judge_paths, judge_specs
 from gprl_lightning.config.roads import BUILTIN_MODELS, check_given, check_roads
 from gprl_lightning.config.trainer_checks import check_trainer
 from gprl_lightning.errors import ConfigError
@@ -134,7 +135,7 @@ def _check_gold(config: Config) -> None:
 
 
 def check_data(config: Config) -> None:
-    if config.task != "train_policy" or config.evaluation.judge == "none":
+    if config.task != "train_policy" or not judge_specs(config.evaluation):
         return
     wanted, held_out = config.evaluation.prompts, config.data.held_out
     if held_out == 0:
@@ -203,6 +204,7 @@ def check_paths(config: Config) -> None:
         "policy.path": config.policy.path,
         "preference_model.path": config.preference_model.path,
         "preference_training.backbone": config.preference_training.backbone,
+        **judge_paths(config.evaluation),
     }
     for key, value in models.items():
         _check_model(key, value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gprl_lightning.config.judging import judge_specs
 from gprl_lightning.config.run import Config
 from gprl_lightning.errors import ConfigError
 
@@ -50,11 +51,12 @@ def check_roads(config: Config) -> None:
     if config.sandbox_only:
         _require_sandbox(config)
     _check_reward(config)
-    if config.evaluation.judge == "sandbox_gold" and config.data.path != "sandbox":
+    golds = [s.key for s in judge_specs(config.evaluation).values() if s.kind == "sandbox_gold"]
+    if golds and config.data.path != "sandbox":
         raise ConfigError(
-            f"evaluation.judge=sandbox_gold: expected data.path=sandbox, because it knows the "
+            f"{golds[0]}=sandbox_gold: expected data.path=sandbox, because it knows the "
             f"sandbox's requests alone; found data.path={config.data.path}. Set "
-            "evaluation.judge=preference_model or none, or data=sandbox."
+            "evaluation.judge=model, endpoint, preference_model or none, or data=sandbox."
         )
 
 

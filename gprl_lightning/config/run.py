@@ -11,6 +11,7 @@ from pydantic import StringConstraints
 from gprl_lightning.config.algorithm import AlgorithmConfig, DriftConfig, RolloutConfig
 from gprl_lightning.config.benchmark import BenchmarkConfig, JudgeConfig
 from gprl_lightning.config.detectors import DetectorStudyConfig
+from gprl_lightning.config.judging import judge_specs
 from gprl_lightning.config.models import (
     PolicyConfig,
     PreferenceModelConfig,
@@ -67,14 +68,22 @@ class SchedulerConfig:
 class EvaluationConfig:
     """Win rate on held-out prompts over the starting policy; the reward never sees the judge."""
 
-    judge: Literal["sandbox_gold", "preference_model", "none"] = "sandbox_gold"
-    judges: dict[str, Any] = field(default_factory=dict)  # others by name, each with `_target_`
+    # sandbox_gold | preference_model | model | endpoint | none, a Python function by its dotted
+    # name, or `_target_`; see `config.judging`
+    judge: Any = "sandbox_gold"
+    judge_path: Text | None = None  # of evaluation.judge=model
+    judge_url: Text | None = None  # of evaluation.judge=endpoint: up to and including /v1
+    judge_model: Text | None = None  # the name that the endpoint knows its model by
+    judge_api_key_env: Text | None = None  # the environment variable that holds its API key
+    judges: dict[str, Any] = field(default_factory=dict)  # others by name, in the same forms
     every: Count = 20  # iterations; also before the first and after the last
     prompts: Count = 200
-    batch_size: Count | None = (
-        None  # answers sampled at once; null: as many as an iteration samples
-    )
+    # Answers sampled at once; null: as many as an iteration samples
+    batch_size: Count | None = None
     temperature: Temperature = 1.0
+
+    def __post_init__(self) -> None:
+        judge_specs(self)
 
 
 # What a resume compares beside the configuration; see `gprl_lightning.runtime.run_identity`.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
+from torch import Tensor, nn
 
 from gprl_lightning.core.batch import Prompt
 from gprl_lightning.core.embeddings import Embeddings
@@ -37,6 +38,9 @@ class Judge(Protocol):
 class SourceJudge:
     """Any preference source as a judge, by the sign of its score ``Σ_l λ_l s_l``.
 
+    A source with weights was trained so that its probabilities mean something: how near they are
+    to a half is told. A reward's scale is anybody's choice, and says nothing of that kind.
+
     Attributes:
         compared: what the source said of the last comparisons, for the log of answers.
     """
@@ -45,19 +49,39 @@ class SourceJudge:
         self.source = source
         self.compared: Embeddings | None = None
 
-    @torch.no_grad()
+    def to(self, device: torch.device) -> None:
+        """Move its weights, if it has any."""
+        if isinstance(self.source, nn.Module):
+            self.source.to(device)
+
     def prefer(
         self, prompts: Sequence[Prompt], responses: Sequence[str], others: Sequence[str]
     ) -> list[float | None]:
         """Return 1 where the response scores above the other, 0 below, 0.5 on a tie."""
+        return self.weighed(prompts, responses, others)[0]
+
+    @torch.no_grad()
+    def weighed(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], others: Sequence[str]
+    ) -> tuple[list[float | None], list[float | None]]:
+        """Return the verdicts, and how likely the response is better: of a source with weights its
+        own ``sigmoid(score / τ)``, else the verdict again."""
+        score = self._scores(prompts, responses, others).double()
+        verdicts = torch.heaviside(score, score.new_tensor(0.5))
+        trained = isinstance(self.source, nn.Module)
+        chances = torch.sigmoid(score / self.source.tau) if trained else verdicts
+        return verdicts.tolist(), chances.tolist()
+
+    def _scores(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], others: Sequence[str]
+    ) -> Tensor:
         pairs = [list(pair) for pair in zip(responses, others, strict=True)]
         embeddings = self.source.embed(
             [p.messages for p in prompts], pairs, [p.columns for p in prompts]
         )
         self.compared = embeddings
         scores = pairwise_scores(embeddings.vectors)[:, 0, 1]
-        total = total_scores(scores, embeddings.eigenvalues)
-        return torch.heaviside(total, total.new_tensor(0.5)).tolist()
+        return total_scores(scores, embeddings.eigenvalues)
 
     def axes(
         self, prompts: Sequence[Prompt], responses: Sequence[str]

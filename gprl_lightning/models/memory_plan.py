@@ -8,6 +8,7 @@ are taken to be as long as they may be.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 GB = 1e9
@@ -98,12 +99,13 @@ class MemoryPlan:
         return sum(self.resident.values()) + max(sum(p.values()) for p in self.phases.values())
 
 
-def memory_plan(policy: Network, judge: Network | None, work: Work) -> MemoryPlan:
+def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> MemoryPlan:
     """Return what a process will hold.
 
     Args:
         policy: the network that is trained.
-        judge: the preference model's network; None: the reward has none.
+        scorers: networks that score responses, by what they are; a language model at an endpoint or
+            a Python function has none.
         work: sizes of the run.
     """
     weights, trained = policy.parameters * policy.bytes, policy.trainable * policy.bytes
@@ -113,7 +115,7 @@ def memory_plan(policy: Network, judge: Network | None, work: Work) -> MemoryPla
         "gradients": trained,
         "optimiser (two moments)": 2 * trained,
         "reference": 0 if work.adapters else weights,
-        "preference model": judge.parameters * judge.bytes if judge else 0,
+        **{name: scorer.parameters * scorer.bytes for name, scorer in scorers.items()},
         "copies of the weights in bfloat16": 2 * policy.parameters if work.mixed else 0,
         "gradients in DDP's buckets": trained if work.buckets else 0,
         # Written as one block, for which freed activations leave no room in one piece. Elsewhere it
@@ -122,8 +124,9 @@ def memory_plan(policy: Network, judge: Network | None, work: Work) -> MemoryPla
         "libraries": LIBRARIES,
     }
     phases = {"sampling": _sampling(policy, work), "update": _update(policy, work)}
-    if judge:
-        phases["scoring"] = _scoring(judge, work)
+    if scorers:  # one after another
+        largest = max(_scoring(scorer, work) for scorer in scorers.values())
+        phases["scoring"] = {"activations": largest}
     return MemoryPlan({name: float(size) for name, size in resident.items() if size}, phases)
 
 
@@ -140,9 +143,9 @@ def _sampling(policy: Network, work: Work) -> dict[str, float]:
     }
 
 
-def _scoring(judge: Network, work: Work) -> dict[str, float]:
+def _scoring(scorer: Network, work: Work) -> float:
     tokens = work.scored_rows * (work.prompt_tokens + work.new_tokens)
-    return {"activations": _passing(judge, tokens, judge.bytes)}
+    return _passing(scorer, tokens, scorer.bytes)
 
 
 def _update(policy: Network, work: Work) -> dict[str, float]:

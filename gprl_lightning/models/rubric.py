@@ -34,7 +34,8 @@ PAIRWISE = (
     "and nothing else."
 )
 GRADE = re.compile(r"\b(10|[1-9])\b(?!\.\d)")
-VERDICT = re.compile(r"\b(A|B|tie)\b", re.IGNORECASE)
+# A small a is an article, unless it is all that was said.
+VERDICT = re.compile(r"\b(A|B|(?i:tie))\b|^\W*([ab])\W*$")
 VALUES = {"a": 1.0, "b": -1.0, "tie": 0.0}
 
 
@@ -124,18 +125,13 @@ class Rubric:
         return _of_grades(grades, weights)
 
     def _request(self, prompt: Messages, answers: Sequence[str], name: str) -> ChatRequest:
-        form = PAIRWISE if self.pairwise else POINTWISE
-        text = form.format(
-            criterion=self.criteria[name],
-            prompt="\n".join(f"{m['role']}: {m['content']}" for m in prompt),
-            first=answers[0],
-            second=answers[-1],
-        )
+        ask = pairwise_question if self.pairwise else pointwise_question
+        text = ask(self.criteria[name], prompt, *answers)
         return ChatRequest([{"role": "user", "content": text}], **self.options)
 
     def _asked(self, requests: list[ChatRequest]) -> list[float | None]:
         results = self.endpoint.ask_all(requests)
-        read = self._verdict if self.pairwise else self._grade
+        read = read_verdict if self.pairwise else read_grade
         values = [read(r.text) if isinstance(r, Answer) else None for r in results]
         silent = values.count(None)
         sys.stderr.write(f"rubric: {self.endpoint.usage.line(self.price)}\n")
@@ -149,20 +145,37 @@ class Rubric:
             )
         return values
 
-    @staticmethod
-    def _grade(text: str) -> float | None:
-        found = GRADE.findall(text)
-        return float(found[-1]) if found else None
-
-    @staticmethod
-    def _verdict(text: str) -> float | None:
-        found = {verdict.lower() for verdict in VERDICT.findall(text)}
-        return VALUES[found.pop()] if len(found) == 1 else None
-
     def identity(self) -> dict[str, object]:
         """Return what is asked, and of which model."""
         asked = {"criteria": self.criteria, "model": self.model, "pairwise": self.pairwise}
         return {**asked, "weights": self.weights, "options": self.options}
+
+
+def pointwise_question(criterion: str, prompt: Messages, response: str) -> str:
+    """Return what a judge is asked of one response."""
+    return POINTWISE.format(criterion=criterion, prompt=_written(prompt), first=response)
+
+
+def pairwise_question(criterion: str, prompt: Messages, first: str, second: str) -> str:
+    """Return what a judge is asked of two responses."""
+    conversation = _written(prompt)
+    return PAIRWISE.format(criterion=criterion, prompt=conversation, first=first, second=second)
+
+
+def _written(prompt: Messages) -> str:
+    return "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+
+
+def read_grade(text: str) -> float | None:
+    """Return the last whole number from 1 to 10, or None."""
+    found = GRADE.findall(text)
+    return float(found[-1]) if found else None
+
+
+def read_verdict(text: str) -> float | None:
+    """Return 1 for A, -1 for B, 0 for a tie; None if the text says none of them, or several."""
+    found = {(word or alone).lower() for word, alone in VERDICT.findall(text)}
+    return VALUES[found.pop()] if len(found) == 1 else None
 
 
 def _of_grades(grades: Tensor, weights: Tensor) -> Embeddings:

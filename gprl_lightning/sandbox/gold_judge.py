@@ -49,5 +49,5 @@ class SandboxGoldJudge:
         except (KeyError, ValueError):
             raise ConfigError(
                 f"evaluation.judge=sandbox_gold: {text[:60]!r} is not a request of the sandbox. "
-                "Set evaluation.judge=preference_model or none for your own prompts."
+                "Set evaluation.judge=model, endpoint or none for your own prompts."
             ) from None

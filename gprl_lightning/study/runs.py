@@ -11,9 +11,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from gprl_lightning.config.judging import GOLD
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.grid_results import SUMMARY_FILE
 from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.run_folder import judge_of
 
 Array = NDArray[np.float64]
 ARM_KEY = "ablation"
@@ -68,7 +70,8 @@ def read_grid(folder: Path) -> list[Run]:
     """Return the finished runs, by arm in the order of the grid, then by seed.
 
     Raises:
-        ValueError: a run has no held-out evaluation with the KL of whole responses.
+        ValueError: a run has no held-out evaluation with the KL of whole responses, or another
+            judge than the gold.
     """
     jobs = sorted(file.parent for file in folder.glob(f"*/{SUMMARY_FILE}"))
     overrides = {job: _overrides(job) for job in jobs}
@@ -88,6 +91,13 @@ def _read(job: Path, arm: str) -> Run:
                 f"{job}: expected {metric} in its metrics.csv, found none. Run it again with "
                 "this version and with evaluation.judge set."
             )
+    judge = judge_of(job)
+    if judge and not judge.startswith(f"{GOLD}:"):
+        raise ValueError(
+            f"{job}: expected runs judged by the sandbox's gold, of which this report speaks; "
+            f"found the judge {judge}. Report such runs one by one, or run them with "
+            "evaluation.judge=sandbox_gold."
+        )
     return Run(arm, int(summary["seed"]), columns, summary)
 
 

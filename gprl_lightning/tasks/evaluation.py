@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
@@ -13,10 +14,13 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gprl_lightning.callbacks.evaluation import Contestants, HeldOutEvaluation, Sample
 from gprl_lightning.config import Config
+from gprl_lightning.config.judging import PROXY, JudgeSpec, judge_specs
 from gprl_lightning.core.batch import Prompt
 from gprl_lightning.errors import ConfigError
+from gprl_lightning.evaluation.endpoint_judge import EndpointJudge
+from gprl_lightning.evaluation.function_judge import function_judge
 from gprl_lightning.evaluation.judge import Judge, SourceJudge
-from gprl_lightning.models.preference_source import PreferenceSource
+from gprl_lightning.models.pretrained_preference import load_preference_model
 from gprl_lightning.modules.parts import Parts, encode
 from gprl_lightning.modules.rollout_logprobs import log_ratios
 from gprl_lightning.rollout.native import NativeSampler
@@ -25,25 +29,30 @@ from gprl_lightning.runtime.disk import or_warn
 from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
 from gprl_lightning.tracking.answer_log import Evaluated, answer_file, answer_rows, write_answers
 
-PROXY = "proxy"  # the reward itself, which judges beside the others
-
 
 def held_out_evaluation(
-    config: Config, parts: Parts, held_out: Sequence[Prompt], folder: Path | None = None
+    config: Config,
+    parts: Parts,
+    held_out: Sequence[Prompt],
+    judges: Mapping[str, Judge],
+    folder: Path | None = None,
 ) -> list[L.Callback]:
     """Return the evaluation on held-out prompts; nothing if no judge is asked for.
 
-    Its answers are written into `folder`, if there is one, for the report's page.
-
-    The reward judges too, under its own name, if the objective has built one.
+    Args:
+        judges: those of `build_judges`. The reward judges after them, as `PROXY`, if it is asked
+            for or the objective has built one.
+        folder: its answers are written there, for the report's page; None: nowhere.
 
     Raises:
         ConfigError: a judge, but no held-out prompts.
     """
-    wanted = "source" in vars(parts) or config.evaluation.judge == "preference_model"
-    judges = build_judges(config, parts.source if wanted else None)
-    if not judges:
+    asked = judge_specs(config.evaluation)
+    if not asked:
         return []
+    judges = dict(judges)
+    if PROXY in asked or "source" in vars(parts):
+        judges[PROXY] = SourceJudge(parts.source)
     options, policy, start = config.evaluation, parts.policy, parts.start
     prompts = list(held_out[: options.prompts])
     if not prompts:
@@ -91,34 +100,37 @@ def _single(sampler: Sampler, parts: Parts) -> Sample:
     return lambda policy, batch, seed: sampler.sample(policy, batch, single, config.seed + seed)
 
 
-def build_judges(config: Config, source: PreferenceSource | None) -> dict[str, Judge]:
-    """Return the judges of ``evaluation`` by name, the quoted one first, and the proxy last.
+def build_judges(config: Config) -> dict[str, Judge]:
+    """Return the judges of ``evaluation`` by name, the quoted one first, without the reward.
 
-    Args:
-        source: the reward of the run, which judges as `PROXY`; None: there is none.
+    Raises:
+        ConfigError: a function that is not there, or a judge that takes other options.
+        CheckpointError: a preference model that cannot be read.
     """
-    options = config.evaluation
-    judges = dict(_judge_of(options.judge, config, source))
-    for name, target in options.judges.items():
-        judges[name] = instantiate(target)
-    if judges and source is not None:
-        judges.setdefault(PROXY, SourceJudge(source))
-    return judges
+    specs = judge_specs(config.evaluation)
+    return {name: _built(spec, config) for name, spec in specs.items() if name != PROXY}
 
 
-def _judge_of(
-    word: str, config: Config, source: PreferenceSource | None
-) -> list[tuple[str, Judge]]:
-    match word:
-        case "sandbox_gold":  # with the votes that labelled the pairs
-            return [("gold", SandboxGoldJudge(config.preference_training.cyclic_votes))]
-        case "preference_model" if source is not None:
-            return [(PROXY, SourceJudge(source))]
-        case "none":
-            return []
-        case _:
-            raise ConfigError(
-                f"evaluation.judge={word}: expected sandbox_gold or none, because this objective "
-                "has no preference model. Set evaluation.judge=none, or name your own in "
-                "evaluation.judges."
-            )
+def _built(spec: JudgeSpec, config: Config) -> Judge:
+    options: Any = dict(spec.options)
+    try:
+        match spec.kind:
+            case "sandbox_gold":  # with the votes that labelled the pairs
+                return SandboxGoldJudge(config.preference_training.cyclic_votes)
+            case "function":
+                return function_judge(options["function"], spec.key)
+            case "model":
+                model = load_preference_model(options.pop("path"), **options)
+                return SourceJudge(model.requires_grad_(False))
+            case "endpoint":
+                options.setdefault("cache", str(Path(config.paths.cache) / "judge"))
+                judge = EndpointJudge(**options, key=spec.key)
+                judge.require_answer()
+                return judge
+            case _:
+                return instantiate(options)
+    except TypeError as error:
+        raise ConfigError(
+            f"{spec.key}: expected options that a judge of this kind takes; found "
+            f"{sorted(spec.options)} ({error}). Correct them."
+        ) from error

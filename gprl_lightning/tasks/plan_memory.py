@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gprl_lightning.config import Config
+from gprl_lightning.config.judging import judge_specs
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.builtin import BUILTIN, policy_folder
 from gprl_lightning.models.lora import with_lora
@@ -40,17 +41,30 @@ def planned(config: Config) -> MemoryPlan:
     """Return the plan: shapes come from the models' config.json, no weight is read."""
     path = policy_folder(config.policy.path, config.paths.cache)
     policy = network(path, config.policy.dtype, lora=config.policy.lora, key="policy.path")
-    return memory_plan(policy, _judge(config, path), _work(config))
+    return memory_plan(policy, _scorers(config, path), _work(config))
 
 
-def _judge(config: Config, policy: str) -> Network | None:
+def _scorers(config: Config, policy: str) -> dict[str, Network]:
+    """Return the networks that score, by what they are: the reward's, and those of judges."""
     options = config.preference_model
-    if options.source or options.kind == "gold":
-        return None
-    builtin = options.path in BUILTIN
-    layers = config.preference_training.backbone_layers if builtin else None
-    path = policy if builtin else options.path
-    return network(path, options.dtype, headless=True, layers=layers, key="preference_model.path")
+    found: dict[str, Network] = {}
+    for name, part in options.parts.items():  # of preference_model=composed
+        key, settings = f"preference_model.parts.{name}", dict(part)
+        dtype = settings.get("dtype", "float32")
+        path = str(settings.get("path", ""))
+        found[f"preference model {name}"] = network(path, dtype, headless=True, key=f"{key}.path")
+    if not (options.source or options.kind == "gold"):
+        builtin = options.path in BUILTIN
+        layers = config.preference_training.backbone_layers if builtin else None
+        path, key = policy if builtin else options.path, "preference_model.path"
+        found["preference model"] = network(
+            path, options.dtype, headless=True, layers=layers, key=key
+        )
+    for name, spec in judge_specs(config.evaluation).items():
+        if spec.kind == "model":
+            dtype, path = spec.options.get("dtype", "float32"), spec.options["path"]
+            found[f"judge {name}"] = network(path, dtype, headless=True, key=spec.path_key())
+    return found
 
 
 def network(

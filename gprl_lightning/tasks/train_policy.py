@@ -14,9 +14,12 @@ from omegaconf import DictConfig
 from gprl_lightning.callbacks.caution import Caution, say
 from gprl_lightning.callbacks.iteration_checkpoint import IterationCheckpoint
 from gprl_lightning.callbacks.progress import IterationBar
+from gprl_lightning.callbacks.reward_texts import RewardTexts
 from gprl_lightning.config import Config
 from gprl_lightning.config.cautions import setup_cautions
+from gprl_lightning.config.judging import quoted_judge
 from gprl_lightning.errors import EndedEarly
+from gprl_lightning.evaluation.witness import not_independent
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy, save_policy
 from gprl_lightning.models.prompt_lengths import require_room
@@ -37,7 +40,7 @@ from gprl_lightning.tasks.build import (
     require_device,
     to_container,
 )
-from gprl_lightning.tasks.evaluation import held_out_evaluation
+from gprl_lightning.tasks.evaluation import build_judges, held_out_evaluation
 from gprl_lightning.tasks.identity import run_identity
 from gprl_lightning.tasks.plan_memory import plan_memory
 from gprl_lightning.tracking import metrics
@@ -59,6 +62,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     if header and header.identity:
         require_same_config(header.identity, container, config.resume.allow)
     prepare(config)
+    judges = build_judges(config)  # first: what is wrong with them costs no loading of the policy
     prompts, held_out = build_prompts(config.data)
     folder_of_policy = policy_folder(config.policy.path, config.paths.cache)
     policy = load_policy(config.policy, folder_of_policy, config.rollout.temperature)
@@ -67,8 +71,9 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     )
     parts = build_parts(config, cfg, policy, prompts)
     module: Any = instantiate(cfg.objective)(parts)  # an `Objective`
-    evaluation = held_out_evaluation(config, parts, held_out, folder)
-    require_readable(policy, vars(parts).get("source"), [*prompts, *held_out])
+    evaluation = held_out_evaluation(config, parts, held_out, judges, folder)
+    source = vars(parts).get("source")
+    require_readable(policy, source, [*prompts, *held_out])
     csv = MetricsCSV(folder)
     saving = IterationCheckpoint(folder / "checkpoints", config.checkpoint_every)
     trainer: L.Trainer = instantiate(
@@ -78,6 +83,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
             invariants(config, folder),
             beginning(cfg, folder, saving),
             *drift_control(config, module, folder),
+            RewardTexts(),
             *evaluation,
             *[instantiate(c) for c in cfg.callbacks.values()],
             IterationBar(),
@@ -98,6 +104,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
         csv.continue_from(header.iteration, None if lenient else header.rows)
         print(f"going on from {checkpoint}")
     cautions = setup_cautions(config, axes_of(module))
+    cautions += [] if source is None else not_independent(judges, source)
     if trainer.is_global_zero:
         say(cautions)
     with saving.stop.heard(), recorded_by(trainer.loggers, cfg):
@@ -158,7 +165,7 @@ def finish(
     }
     write_summary(config, folder, final, paths, cautions)
     print_table(
-        summary_rows(columns, cautions, config.evaluation.judge),
+        summary_rows(columns, cautions, quoted_judge(config.evaluation)),
         f"{config.name}, seed {config.seed}",
     )
     print(f"results: {os.path.relpath(folder)}   report: {os.path.relpath(folder / 'report.html')}")

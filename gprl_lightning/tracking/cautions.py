@@ -10,7 +10,12 @@ WINDOW = 5  # iterations that a caution looks back
 KL_BOUND = 0.5  # nats per token; text has turned to babble at 2
 ALL = 1 - 1e-9
 MOST = 0.5
-WATCHED = (metrics.KL, metrics.TRUNCATED_FRACTION, metrics.NO_SIGNAL_FRACTION)
+WATCHED = (
+    metrics.KL,
+    metrics.TRUNCATED_FRACTION,
+    metrics.NO_SIGNAL_FRACTION,
+    metrics.REWARD_CUT_FRACTION,
+)
 
 
 def result_cautions(history: Mapping[str, Sequence[float]]) -> dict[str, str]:
@@ -39,4 +44,23 @@ def result_cautions(history: Mapping[str, Sequence[float]]) -> dict[str, str]:
             f"the reward tells no response from another in {silent:.0%} of the groups: they teach "
             "nothing. Check the reward, or raise rollout.temperature or rollout.group_size."
         )
-    return found
+    cut = means.get(metrics.REWARD_CUT_FRACTION, 0.0)
+    if cut > 0:
+        found[metrics.REWARD_CUT_FRACTION] = (
+            f"{cut:.1%} of the texts that the reward read were cut at preference_model.max_tokens: "
+            "it judged answers whose end it did not see. Raise it, or lower "
+            "rollout.max_new_tokens or data.max_prompt_tokens."
+        )
+    return found | _undecided(history)
+
+
+def _undecided(history: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    """Judges that could not tell most comparisons of the last evaluation."""
+    prefix = metrics.of_judge(metrics.EVAL_UNDECIDED, "")
+    last = {n: values[-1] for n, values in history.items() if n.startswith(prefix) and len(values)}
+    return {
+        name: f"the judge {name.removeprefix(prefix)} is near .5 in {share:.0%} of the comparisons:"
+        " its win rate says little. Choose another in evaluation.judge, or evaluate longer answers."
+        for name, share in last.items()
+        if share > MOST
+    }

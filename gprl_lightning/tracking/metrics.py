@@ -25,6 +25,7 @@ TOKENS_PER_SECOND = "rollout/tokens_per_second"
 LOGPROB_MISMATCH = "rollout/logprob_mismatch"  # of the worst token, nats
 LOGPROB_MISMATCH_MEAN = "rollout/logprob_mismatch_mean"  # over all tokens, nats
 BOUNDED_FRACTION = "rollout/bounded_fraction"  # of tokens: a bound caught their importance weight
+REWARD_CUT_FRACTION = "rollout/reward_cut_fraction"  # of the reward's texts, at its max_tokens
 RESPONSES = "rollout/responses"  # a table
 WIN_PROBABILITY = "rollout/win_probability"  # an image
 
@@ -58,6 +59,7 @@ EVAL_KL = "eval/kl"  # of whole responses, in nats; √ of it is the study's dis
 EVAL_DISTINCT_BIGRAMS = "eval/distinct_bigrams"
 EVAL_RESPONSE_LENGTH = "eval/response_length"
 EVAL_PROXY_WIN_RATE = "eval/win_rate/proxy"  # by the reward itself, the judge named proxy
+EVAL_UNDECIDED = "eval/undecided"  # share that a judge holds to be near a half; see of_judge()
 EVAL_NO_VERDICT = "eval/no_verdict"  # comparisons that a judge did not decide; see of_judge()
 
 PREFERENCE_LOSS = "preference/loss"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gprl_lightning.config.judging import PROXY
 from gprl_lightning.tracking import metrics
 
 Columns = dict[str, tuple[list[int], list[float]]]
@@ -52,11 +53,7 @@ def other_panels(columns: Columns) -> list[Panel]:
 
 
 def _policy(columns: Columns) -> list[Panel]:
-    win = {
-        metrics.EVAL_WIN_RATE: "judge",
-        metrics.EVAL_PROXY_WIN_RATE: "reward",
-        metrics.EVAL_LENGTH_CONTROLLED: "judge, at equal length",
-    }
+    win = _win_rates(columns)
     by_axis = [(metrics.AXIS_SCORE_STD, "spread of scores in a group, by axis", "std")]
     several = len(_axes(columns, metrics.AXIS_EIGENVALUE)) > 1  # of one axis they never change
     by_axis += several * [
@@ -95,6 +92,23 @@ def _policy(columns: Columns) -> list[Panel]:
     ]
 
 
+def judged(columns: Columns) -> dict[str, tuple[list[int], list[float]]]:
+    """Return the win rate of each judge by its name."""
+    prefix = metrics.of_judge(metrics.EVAL_WIN_RATE, "")
+    return {n.removeprefix(prefix): column for n, column in columns.items() if n.startswith(prefix)}
+
+
+def _win_rates(columns: Columns) -> dict[str, str]:
+    """A curve for each judge under its name; the quoted one's is the one with an interval."""
+    found = judged(columns)
+    main = columns.get(metrics.EVAL_WIN_RATE)
+    quoted = next((name for name, column in found.items() if column == main), "judge")
+    labels = {name: "reward" if name == PROXY else name for name in (quoted, *found)}
+    others = {metrics.of_judge(metrics.EVAL_WIN_RATE, n): labels[n] for n in found if n != quoted}
+    at_equal_length = {metrics.EVAL_LENGTH_CONTROLLED: f"{labels[quoted]}, at equal length"}
+    return {metrics.EVAL_WIN_RATE: labels[quoted], **others, **at_equal_length}
+
+
 def _preference_model(columns: Columns) -> list[Panel]:
     """The learning curve of a preference model."""
     accuracy = {
@@ -117,7 +131,7 @@ def _preference_model(columns: Columns) -> list[Panel]:
 def _qualities(columns: Columns) -> dict[str, dict[str, str]]:
     """By judge, the means over answers of each of its axes: ``eval/<judge>/<axis>``."""
     found: dict[str, dict[str, str]] = {}
-    of_rates = {metrics.EVAL_WIN_RATE, metrics.EVAL_NO_VERDICT}
+    of_rates = {metrics.EVAL_WIN_RATE, metrics.EVAL_NO_VERDICT, metrics.EVAL_UNDECIDED}
     for name in _below(columns, "eval"):
         parts = name.split("/")
         if len(parts) == 3 and "/".join(parts[:2]) not in of_rates:

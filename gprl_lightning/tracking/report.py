@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gprl_lightning.config.judging import PROXY
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.answer_log import (
     answered_iterations,
@@ -14,7 +15,7 @@ from gprl_lightning.tracking.answer_log import (
 )
 from gprl_lightning.tracking.cautions import result_cautions
 from gprl_lightning.tracking.loggers import read_metrics
-from gprl_lightning.tracking.panels import Columns, Panel, panels_of
+from gprl_lightning.tracking.panels import Columns, Panel, judged, panels_of
 
 PREFERENCE_ROWS = {
     metrics.HELD_OUT_ACCURACY: "accuracy on held-out pairs",
@@ -121,7 +122,7 @@ def summary_rows(
         ]
         rows += [("… judged by", judge)] if judge else []
         rows.append(("… at equal length", f"{last[metrics.EVAL_LENGTH_CONTROLLED]:.1%}"))
-        rows.append(("… by the preference model", f"{last[metrics.EVAL_PROXY_WIN_RATE]:.1%}"))
+        rows += _other_judges(columns, judge)
         rows.append(
             _change("held-out response length", metrics.EVAL_RESPONSE_LENGTH, first, last, "{:.1f}")
         )
@@ -146,6 +147,19 @@ def summary_rows(
             rows.append((name, f"{sum(values) / len(values):.3f} s per iteration"))
     results = result_cautions({name: values for name, (_, values) in columns.items()})
     return rows + [("caution", text) for text in (*cautions, *results.values())]
+
+
+def _other_judges(columns: Columns, quoted: str) -> list[tuple[str, str]]:
+    """The last win rate of each judge but the quoted one, and what a judge left undecided."""
+    rows = []
+    for name, (_, values) in judged(columns).items():
+        if name != quoted.partition(":")[0]:
+            who = "the preference model" if name == PROXY else name
+            rows.append((f"… by {who}", f"{values[-1]:.1%}"))
+        silent = columns.get(metrics.of_judge(metrics.EVAL_NO_VERDICT, name), ([], [0.0]))[1][-1]
+        if silent:
+            rows.append((f"… without a verdict of {name}", f"{silent:.0f} comparisons"))
+    return rows
 
 
 def _change(label: str, name: str, first: dict, last: dict, form: str) -> tuple[str, str]:

@@ -7,13 +7,15 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf
 from transformers.utils.logging import disable_progress_bar
 
-from gprl_lightning.config import Config
+from gprl_lightning.config import Config, EvaluationConfig
+from gprl_lightning.config.judging import quoted_judge
 from gprl_lightning.runtime.malloc import keep_freed_blocks
 from gprl_lightning.tracking.grid_results import SUMMARY_FILE
 from gprl_lightning.tracking.provenance import provenance, write_json
@@ -61,7 +63,11 @@ def cautions_of(folder: Path) -> list[str]:
 def judge_of(folder: Path) -> str:
     """Return the judge of a run's held-out win rate by its name; empty if the run does not say."""
     file = folder / "config.yaml"
-    return str(OmegaConf.load(file).evaluation.judge) if file.exists() else ""
+    if not file.exists():
+        return ""
+    stored = OmegaConf.select(OmegaConf.load(file), "evaluation", default={})
+    merged = OmegaConf.merge(OmegaConf.structured(EvaluationConfig), stored)
+    return quoted_judge(cast("EvaluationConfig", OmegaConf.to_object(merged)))
 
 
 def write_summary(

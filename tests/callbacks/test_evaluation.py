@@ -136,7 +136,7 @@ def test_answers_are_sampled_in_batches_of_the_size_asked_for():
     )
     for asked, sizes in ((None, [4, 1]), (3, [3, 2]), (200, [5])):
         config.evaluation.batch_size = asked
-        (evaluation,) = held_out_evaluation(config, parts, prompts)
+        (evaluation,) = held_out_evaluation(config, parts, prompts, {})
         assert list(evaluation.judges) == ["proxy"]
         assert [len(batch) for batch in evaluation.batches] == sizes
         answers.append(evaluation.answers().texts)
@@ -177,7 +177,7 @@ def test_a_judge_of_one_s_own_is_named_in_the_configuration():
     config = Config()
     config.evaluation.judge = "none"
     config.evaluation.judges = {"mine": {"_target_": f"{__name__}.Shorter"}}
-    assert build_judges(config, None)["mine"].prefer([], ["a"], ["bb"]) == [1.0]
-    assert list(build_judges(config, None)) == ["mine"]
+    assert build_judges(config)["mine"].prefer([], ["a"], ["bb"]) == [1.0]
+    assert list(build_judges(config)) == ["mine"]
     config.evaluation.judge = "sandbox_gold"
-    assert list(build_judges(config, None)) == ["gold", "mine"]
+    assert list(build_judges(config)) == ["gold", "mine"]

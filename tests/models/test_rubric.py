@@ -9,7 +9,7 @@ import torch
 
 from gprl_lightning.core.preference import pairwise_scores
 from gprl_lightning.errors import ConfigError, RewardFailed
-from gprl_lightning.models.rubric import Rubric
+from gprl_lightning.models.rubric import Rubric, read_grade, read_verdict
 from tests.chat_server import Reply, chat_server
 from tests.tiny import chat
 
@@ -123,10 +123,11 @@ def test_answers_are_kept_and_counted(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "grade", "verdict"),
     [("7", 7, None), ("10", 10, None), ("11", None, None), ("Score: 8/10", 10, None),
-     ("A", None, 1), ("b.", None, -1), ("tie", None, 0), ("A or B", None, None)],
+     ("A", None, 1), ("b.", None, -1), ("tie", None, 0), ("A or B", None, None),
+     ("B is a better one", None, -1), ("It is a TIE.", None, 0), ("a good one", None, None)],
 )  # fmt: skip
 def test_what_is_read(text, grade, verdict):
-    assert (Rubric._grade(text), Rubric._verdict(text)) == (grade, verdict)
+    assert (read_grade(text), read_verdict(text)) == (grade, verdict)
 
 
 def test_it_says_what_it_needs():

@@ -92,6 +92,25 @@ def test_every_size_counts(llama):
         assert planned(validate(composed(*llama, "lora=none", *larger.split()))).peak > peak, larger
 
 
+def test_every_network_that_scores_counts(llama, tmp_path):
+    """A GPM of 7.50e9 parameters: two parts of a composed reward in bfloat16 and in float32, and a
+    judge. A language model at an endpoint holds nothing here."""
+    parts = f"{{a: {{path: {tmp_path}, dtype: bfloat16}}, b: {{path: {tmp_path}}}}}"
+    judge = f"+evaluation.judges.second={{judge: model, path: {tmp_path}, dtype: bfloat16}}"
+    road = [arg for arg in llama if not arg.startswith("preference_model.path")]
+    composed_of = ["preference_model=composed", f"+preference_model.parts={parts}", judge]
+    held = planned(validate(composed(*road, "lora=none", *composed_of))).resident
+    found = {
+        name: round(size / GB, 1) for name, size in held.items() if "mod" in name or "j" in name
+    }
+    assert found == {"preference model a": 15.0, "preference model b": 30.0, "judge second": 15.0}
+    rubric = ["preference_model=rubric", "evaluation.judge=endpoint", "evaluation.judge_url=u",
+              "evaluation.judge_model=m"]  # fmt: skip
+    alone = planned(validate(composed(*road, "lora=none", *rubric)))
+    assert not [name for name in alone.resident if "model" in name or "judge" in name]
+    assert "scoring" not in alone.phases
+
+
 def test_plan_stops_before_anything_loads(llama, tmp_path, capsys):
     """The folder holds no weights: a run would fail."""
     cfg = composed(*llama, "plan=true", "plan_memory_gb=300", "trainer=cpu")

@@ -20,6 +20,10 @@ CASES = [
     (metrics.TRUNCATED_FRACTION, [1.0] * (WINDOW - 1) + [0.9], False),
     (metrics.NO_SIGNAL_FRACTION, [0.6] * WINDOW, True),
     (metrics.NO_SIGNAL_FRACTION, [0.5] * WINDOW, False),
+    (metrics.REWARD_CUT_FRACTION, [0.0] * (WINDOW - 1) + [0.01], True),
+    (metrics.REWARD_CUT_FRACTION, [1.0] + [0.0] * WINDOW, False),
+    (metrics.of_judge(metrics.EVAL_UNDECIDED, "mine"), [0.1, 0.51], True),
+    (metrics.of_judge(metrics.EVAL_UNDECIDED, "mine"), [0.5, 0.5], False),
 ]
 
 
@@ -51,8 +55,8 @@ def test_the_table_says_whose_win_rate_it_is(tmp_path):
     columns = {getattr(metrics, name): ([0], [0.5]) for name in names}
     assert ("… judged by", "someone") in summary_rows(columns, judge="someone")
     assert judge_of(tmp_path) == ""
-    (tmp_path / "config.yaml").write_text("evaluation: {judge: someone}\n")
-    assert judge_of(tmp_path) == "someone"
+    (tmp_path / "config.yaml").write_text("evaluation: {judge: my_judges.better}\n")
+    assert judge_of(tmp_path) == "better: my_judges.better"
 
 
 def test_the_table_ends_with_them():

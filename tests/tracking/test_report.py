@@ -119,6 +119,17 @@ def test_a_judge_s_axes_are_one_panel_and_its_win_rate_is_not_among_them():
     columns = _series(
         "eval/mine/clarity", "eval/mine/wit", metrics.of_judge("eval/win_rate", "mine")
     )
-    (panel,) = panels_of(columns)
+    win, panel = panels_of(columns)
+    assert list(win.lines.values()) == ["mine"]
     assert panel.title == "what the judge mine finds"
     assert sorted(panel.lines.values()) == ["clarity", "wit"]
+
+
+def test_each_judge_has_a_curve_under_its_name():
+    names = [metrics.of_judge(metrics.EVAL_WIN_RATE, n) for n in ("mine", "second", "proxy")]
+    columns = _series(*names)
+    columns[names[0]] = columns[metrics.EVAL_WIN_RATE] = ([0, 1], [0.5, 0.9])  # the quoted one
+    columns[metrics.EVAL_LENGTH_CONTROLLED] = ([0, 1], [0.5, 0.8])
+    (panel,) = panels_of(columns)
+    assert list(panel.lines.values()) == ["mine", "second", "reward", "mine, at equal length"]
+    assert metrics.EVAL_WIN_RATE in panel.lines and names[0] not in panel.lines
