@@ -29,7 +29,7 @@ class Caution(L.Callback):
         evaluated = {
             name: [float(value)]
             for name, value in trainer.callback_metrics.items()
-            if name.startswith(metrics.of_judge(metrics.EVAL_UNDECIDED, ""))
+            if name.rpartition("/")[0] in metrics.OF_COMPARISONS
         }
         for name, text in result_cautions(full | evaluated).items():
             if name not in self.said and trainer.is_global_zero:

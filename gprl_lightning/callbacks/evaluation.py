@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from gprl_lightning.core.batch import Prompt, PromptBatch, Rollout
 from gprl_lightning.core.iteration import ITERATION
@@ -18,12 +18,13 @@ from gprl_lightning.errors import NotFinite
 from gprl_lightning.evaluation.diversity import distinct_bigrams
 from gprl_lightning.evaluation.endpoint_judge import EndpointJudge
 from gprl_lightning.evaluation.judge import Judge, SourceJudge
+from gprl_lightning.evaluation.judge_metrics import cut_share, undecided
 from gprl_lightning.evaluation.win_rate import length_controlled_win_rate, win_rate
 from gprl_lightning.models.policy import Policy
+from gprl_lightning.models.preference_model import texts_read
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.answer_log import Evaluated
 
-NEAR = 0.05  # of a half: a comparison that a judge can hardly tell; ours
 BASELINE_SEED, EVALUATION_SEED = 104_729, 1_299_709
 
 Sample = Callable[[Policy, PromptBatch, int], Rollout]  # one response per prompt, by seed
@@ -152,7 +153,9 @@ class HeldOutEvaluation(L.Callback):
             metrics.EVAL_RESPONSE_LENGTH: sum(answers.lengths) / len(answers.lengths),
         }
         for place, (name, judge) in enumerate(self.judges.items()):
+            before = _texts(judge)
             verdicts[name], chances = self._verdicts(trainer, judge, answers, baseline)
+            values |= cut_share(name, before, _texts(judge))
             values |= verdict_metrics(name, verdicts[name], answers, baseline, quoted=place == 0)
             values |= undecided(name, chances)
             qualities[name] = judge.axes(self.prompts, answers.texts)
@@ -201,12 +204,9 @@ def sequence_kl(ratios: Sequence[Float[Tensor, " rollouts"]]) -> float:
     return float(torch.cat(list(ratios)).mean())
 
 
-def undecided(name: str, chances: Sequence[float | None]) -> dict[str, float]:
-    """Return the share of a judge's comparisons within `NEAR` of a half, ``eval/undecided/<name>``;
-    nothing where it decided none."""
-    decided = [abs(chance - 0.5) <= NEAR for chance in chances if chance is not None]
-    share = {metrics.of_judge(metrics.EVAL_UNDECIDED, name): sum(decided) / max(len(decided), 1)}
-    return share if decided else {}
+def _texts(judge: Judge) -> tuple[int, int]:
+    source = judge.source if isinstance(judge, SourceJudge) else None
+    return texts_read([source] if isinstance(source, nn.Module) else [])
 
 
 def verdict_metrics(

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.models.preference_model import texts_read
 from gprl_lightning.runtime.processes import sum_over_processes
 from gprl_lightning.tracking import metrics
 
@@ -25,20 +25,13 @@ class RewardTexts(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.before = self._counts(pl_module)
+        self.before = texts_read(pl_module.frozen.values())
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        now = self._counts(pl_module)
+        now = texts_read(pl_module.frozen.values())
         new = [a - b for a, b in zip(now, self.before, strict=True)]
         read, cut = sum_over_processes(torch.tensor(new, device=pl_module.device)).tolist()
         if read:
             pl_module.log(metrics.REWARD_CUT_FRACTION, cut / read)
-
-    @staticmethod
-    def _counts(pl_module: Any) -> tuple[int, int]:
-        """Texts that the frozen networks have read so far, and how many of them were cut."""
-        frozen = pl_module.frozen.values()
-        networks = [m for f in frozen for m in f.modules() if isinstance(m, PreferenceModel)]
-        return sum(n.text.read for n in networks), sum(n.text.cut for n in networks)

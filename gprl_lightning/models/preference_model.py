@@ -8,7 +8,7 @@ nothing downstream needs a special case.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -269,6 +269,13 @@ class PreferenceModel(nn.Module):
         )
         found = self.embed([messages], [responses])
         return Comparison(found.vectors[0].flatten(-2), found.eigenvalues[0], self.tau)
+
+
+def texts_read(modules: Iterable[nn.Module]) -> tuple[int, int]:
+    """Return how many texts the preference models inside `modules` have read so far, and how many
+    of them were cut at ``max_tokens``."""
+    inside = [m for module in modules for m in module.modules() if isinstance(m, PreferenceModel)]
+    return sum(m.text.read for m in inside), sum(m.text.cut for m in inside)
 
 
 def answered(prompt: Messages, response: str) -> Messages:

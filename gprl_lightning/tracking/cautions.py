@@ -51,16 +51,23 @@ def result_cautions(history: Mapping[str, Sequence[float]]) -> dict[str, str]:
             "it judged answers whose end it did not see. Raise it, or lower "
             "rollout.max_new_tokens or data.max_prompt_tokens."
         )
-    return found | _undecided(history)
+    return found | _of_judges(history)
 
 
-def _undecided(history: Mapping[str, Sequence[float]]) -> dict[str, str]:
-    """Judges that could not tell most comparisons of the last evaluation."""
-    prefix = metrics.of_judge(metrics.EVAL_UNDECIDED, "")
-    last = {n: values[-1] for n, values in history.items() if n.startswith(prefix) and len(values)}
-    return {
-        name: f"the judge {name.removeprefix(prefix)} is near .5 in {share:.0%} of the comparisons:"
-        " its win rate says little. Choose another in evaluation.judge, or evaluate longer answers."
-        for name, share in last.items()
-        if share > MOST
-    }
+def _of_judges(history: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    """What the last evaluation says against its judges."""
+    found: dict[str, str] = {}
+    for name, values in history.items():
+        metric, _, judge = name.rpartition("/")
+        if metric == metrics.EVAL_UNDECIDED and values and values[-1] > MOST:
+            found[name] = (
+                f"the judge {judge} is near .5 in {values[-1]:.0%} of the comparisons: its win "
+                "rate says little. Choose another in evaluation.judge, or evaluate longer answers."
+            )
+        if metric == metrics.EVAL_CUT_FRACTION and values and values[-1] > 0:
+            found[name] = (
+                f"{values[-1]:.1%} of the texts that the judge {judge} read were cut at its "
+                "max_tokens: it did not see how they end. Raise it, or lower "
+                "rollout.max_new_tokens."
+            )
+    return found

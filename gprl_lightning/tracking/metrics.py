@@ -60,7 +60,10 @@ EVAL_DISTINCT_BIGRAMS = "eval/distinct_bigrams"
 EVAL_RESPONSE_LENGTH = "eval/response_length"
 EVAL_PROXY_WIN_RATE = "eval/win_rate/proxy"  # by the reward itself, the judge named proxy
 EVAL_UNDECIDED = "eval/undecided"  # share that a judge holds to be near a half; see of_judge()
+EVAL_CUT_FRACTION = "eval/cut_fraction"  # of a judge's texts, at its max_tokens; see of_judge()
 EVAL_NO_VERDICT = "eval/no_verdict"  # comparisons that a judge did not decide; see of_judge()
+# What is counted of a judge's comparisons; see of_judge().
+OF_COMPARISONS = (EVAL_NO_VERDICT, EVAL_UNDECIDED, EVAL_CUT_FRACTION)
 
 PREFERENCE_LOSS = "preference/loss"
 PREFERENCE_ACCURACY = "preference/accuracy"

@@ -131,7 +131,7 @@ def _preference_model(columns: Columns) -> list[Panel]:
 def _qualities(columns: Columns) -> dict[str, dict[str, str]]:
     """By judge, the means over answers of each of its axes: ``eval/<judge>/<axis>``."""
     found: dict[str, dict[str, str]] = {}
-    of_rates = {metrics.EVAL_WIN_RATE, metrics.EVAL_NO_VERDICT, metrics.EVAL_UNDECIDED}
+    of_rates = {metrics.EVAL_WIN_RATE, *metrics.OF_COMPARISONS}
     for name in _below(columns, "eval"):
         parts = name.split("/")
         if len(parts) == 3 and "/".join(parts[:2]) not in of_rates:

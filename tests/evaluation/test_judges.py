@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gprl_lightning.callbacks.evaluation import Answers, HeldOutEvaluation, undecided
+from gprl_lightning.callbacks.evaluation import Answers, HeldOutEvaluation
 from gprl_lightning.config import Config, EvaluationConfig
 from gprl_lightning.config.judging import PROXY, judge_specs, quoted_judge
 from gprl_lightning.config.validation import validate
@@ -18,10 +18,12 @@ from gprl_lightning.errors import ConfigError, RewardFailed
 from gprl_lightning.evaluation.endpoint_judge import EndpointJudge
 from gprl_lightning.evaluation.function_judge import FunctionJudge, function_judge
 from gprl_lightning.evaluation.judge import SourceJudge
+from gprl_lightning.evaluation.judge_metrics import cut_share, undecided
 from gprl_lightning.evaluation.witness import not_independent
 from gprl_lightning.models.composed import Composed
 from gprl_lightning.models.function_rewards import FunctionRewards
 from gprl_lightning.models.initialization import from_backbone
+from gprl_lightning.models.preference_model import texts_read
 from gprl_lightning.models.preference_source import PreferenceSource
 from gprl_lightning.models.pretrained_preference import (
     load_preference_model,
@@ -186,6 +188,21 @@ def test_what_a_judge_can_hardly_tell_is_counted():
     shares = undecided("mine", [0.54, 0.46, 0.56, 1.0, None])
     assert shares == {"eval/undecided/mine": 0.5}
     assert undecided("mine", [None]) == {}
+
+
+def test_judged_texts_that_are_cut_are_counted(tmp_path):
+    model = load_preference_model(saved(tmp_path, 1), max_tokens=30)
+    evaluation = HeldOutEvaluation(PROMPTS, [], {}, None, 1)  # type: ignore[arg-type]
+    before = texts_read([model])
+    answers = ["a", "b" * 30]
+    evaluation._verdicts(
+        None,
+        SourceJudge(model),
+        Answers(answers, [], []),
+        Answers(["a", "b"], [], []),  # type: ignore[arg-type]
+    )
+    assert cut_share("x", before, texts_read([model])) == {"eval/cut_fraction/x": 0.25}
+    assert cut_share("x", before, before) == {}
 
 
 def test_a_reward_of_any_scale_is_not_called_undecided():

@@ -22,6 +22,8 @@ CASES = [
     (metrics.NO_SIGNAL_FRACTION, [0.5] * WINDOW, False),
     (metrics.REWARD_CUT_FRACTION, [0.0] * (WINDOW - 1) + [0.01], True),
     (metrics.REWARD_CUT_FRACTION, [1.0] + [0.0] * WINDOW, False),
+    (metrics.of_judge(metrics.EVAL_CUT_FRACTION, "mine"), [0.0, 0.01], True),
+    (metrics.of_judge(metrics.EVAL_CUT_FRACTION, "mine"), [0.0, 0.0], False),
     (metrics.of_judge(metrics.EVAL_UNDECIDED, "mine"), [0.1, 0.51], True),
     (metrics.of_judge(metrics.EVAL_UNDECIDED, "mine"), [0.5, 0.5], False),
 ]
