@@ -154,7 +154,7 @@ def _other_judges(columns: Columns, quoted: str) -> list[tuple[str, str]]:
     rows = []
     for name, (_, values) in judged(columns).items():
         if name != quoted.partition(":")[0]:
-            who = "the preference model" if name == PROXY else name
+            who = "the reward itself" if name == PROXY else name
             rows.append((f"… by {who}", f"{values[-1]:.1%}"))
         silent = columns.get(metrics.of_judge(metrics.EVAL_NO_VERDICT, name), ([], [0.0]))[1][-1]
         if silent:
