@@ -91,6 +91,14 @@ class TooManyBadSteps(InvariantError):
     """More optimiser steps than allowed had a loss or a gradient that is not finite."""
 
 
+class PeerLost(InvariantError):
+    """Another process of the run has died, or has not been heard of for too long."""
+
+
+class NoSignal(InvariantError):
+    """Iterations in a row gave nothing to learn from: every advantage was 0, on every process."""
+
+
 class OutOfDisk(InvariantError):
     """The run's checkpoints will not fit on the disk."""
 

@@ -9,13 +9,10 @@ callback the module stays at rest. Every intervention is kept, and is written to
 from __future__ import annotations
 
 import csv
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from torch import Tensor
 
 from gprl_lightning.core.drift import (
     AxisMoments,
@@ -29,6 +26,7 @@ from gprl_lightning.core.iteration import ITERATION, GroupResult
 from gprl_lightning.core.surprise import group_surprise
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.runtime.disk import or_warn
+from gprl_lightning.runtime.processes import several, sum_over_processes
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.wandb_logger import GPRLWandbLogger
 
@@ -69,8 +67,8 @@ class DriftMonitor(L.Callback):
             scored.anchored_scores,
             surprise,
         )
-        if trainer.world_size > 1:
-            moments = moments.summed(partial(_sum, trainer))
+        if several():
+            moments = moments.summed(sum_over_processes)
         self.state, pl_module.control, intervention = update_drift(
             self.state, moments, self.settings
         )
@@ -131,7 +129,3 @@ class DriftMonitor(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.state = DriftState.from_state_dict(state_dict["state"])
         self.interventions = [Intervention.from_dict(i) for i in state_dict["interventions"]]
-
-
-def _sum(trainer: L.Trainer, tensor: Tensor) -> Tensor:
-    return torch.as_tensor(trainer.strategy.reduce(tensor.clone(), reduce_op="sum"))

@@ -12,8 +12,9 @@ import gc
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ from gprl_lightning.cli.quick_help import quicken_help
 from gprl_lightning.config.validation import did_you_mean
 from gprl_lightning.errors import ConfigError, GridFailed, InvariantError
 from gprl_lightning.runtime.disk import CLOSED, FULL, disk_error
-from gprl_lightning.runtime.run_lock import only_run_in
+from gprl_lightning.runtime.run_lock import is_first_process, only_run_in
 from gprl_lightning.tracking.grid_results import COMPOSED_FILE, ERROR_FILE, FINISHED_FILE
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+OURS = "GPRL_ONE_MESSAGE"  # FULL_ERROR was set here, and not by the user; for processes of a run
 EXIT_JOBS_FAILED = 1
 EXIT_CONFIGURATION = 2
 EXIT_INVARIANT = 3
@@ -48,9 +50,9 @@ def run(main: Callable[[], None]) -> None:
     """
     be_patient()
     quicken_help()
-    if os.environ.get(FULL_ERROR) == "1":
+    if os.environ.get(FULL_ERROR) == "1" and OURS not in os.environ:
         return main()
-    os.environ[FULL_ERROR] = "1"
+    os.environ[FULL_ERROR] = os.environ[OURS] = "1"
     try:
         main()
     except GridFailed as error:
@@ -76,6 +78,7 @@ def run(main: Callable[[], None]) -> None:
         _exit(f"{message}\n(HYDRA_FULL_ERROR=1 shows where.)", code)
     finally:
         os.environ.pop(FULL_ERROR, None)
+        os.environ.pop(OURS, None)
 
 
 def of_the_disk(error: BaseException) -> tuple[str, int]:
@@ -182,10 +185,20 @@ def job() -> Iterator[None]:
             sys.argv = [arguments[0], *_as_single_run(folder)]
         try:
             yield
+        except Exception as error:
+            _last_words(folder, error)
+            raise
         finally:
             sys.argv = arguments
         if made_of is not None:
             (folder / FINISHED_FILE).write_bytes(made_of)
+
+
+def _last_words(folder: Path, error: Exception) -> None:
+    """Leave in a later process's log what it died of, for the first one to say."""
+    if not is_first_process(os.environ):
+        with suppress(OSError), (folder / f"{HydraConfig.get().job.name}.log").open("a") as log:
+            log.write("".join(traceback.format_exception_only(error)))
 
 
 def _as_single_run(folder: Path) -> list[str]:

@@ -122,6 +122,7 @@ class Config:
     # A checkpoint or a run's folder to go on from; None: this run's own folder, if it has one
     ckpt_path: Text | None = None
     threads: Threads | None = None  # of PyTorch on the CPU; None: PyTorch's own choice
+    peer_timeout: Positive = 600.0  # seconds that one process of several may be waited for
     keep_freed_memory: bool = False  # for the next step, on a CPU; see `runtime.malloc`
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     objective: dict[str, Any] = field(default_factory=dict)  # `_target_`: `modules.parts.Parts` in

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from gprl_lightning.runtime.peers import MEETINGS
+
 
 def several() -> bool:
     """Return True if this is one of several processes."""
@@ -28,6 +30,7 @@ def max_over_processes(tensor: Tensor) -> Tensor:
 def _reduced(tensor: Tensor, operation: Any) -> Tensor:
     if not several():
         return tensor
+    MEETINGS.set_out("a sum over processes")
     out = tensor.to(_device(), copy=True)
     dist.all_reduce(out, operation)
     return out.to(tensor.device)
@@ -36,6 +39,7 @@ def _reduced(tensor: Tensor, operation: Any) -> Tensor:
 def sum_gradients(parameters: Iterable[Tensor]) -> None:
     """Sum gradients in place: every process has already divided its loss by the global counts."""
     if several():
+        MEETINGS.set_out("the sum of gradients")
         for parameter in parameters:
             if parameter.grad is None:  # this process had no row that reaches it
                 parameter.grad = torch.zeros_like(parameter)
@@ -46,9 +50,16 @@ def of_every_process(value: Any) -> list[Any]:
     """Return one picklable value per process, in the order of their ranks."""
     if not several():
         return [value]
+    MEETINGS.set_out("an exchange of values")
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def part() -> None:
+    """Leave the other processes: what follows is computed by each for itself."""
+    if several():
+        dist.destroy_process_group()
 
 
 def processes() -> int:

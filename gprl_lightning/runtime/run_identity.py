@@ -23,7 +23,7 @@ FORMAT = 7
 # Keys that change no number of the training, or whose content a fingerprint holds.
 HARMLESS = (
     "iterations", "checkpoint_every", "ckpt_path", "name", "threads", "task", "resume", "logger",
-    "keep_freed_memory", "sandbox_only", "plan", "plan_memory_gb",
+    "keep_freed_memory", "peer_timeout", "sandbox_only", "plan", "plan_memory_gb",
     "rollout.sampler.urls", "rollout.sampler.timeout", "rollout.sampler.folder",
     "rollout.sampler.host",
     "paths", "evaluation", "callbacks.rollout_table", "preference_training", "policy.path",
@@ -33,6 +33,7 @@ HARMLESS = (
     "data.held_out_path", "data.held_out_split", "data.held_out", "data.max_prompt_tokens",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
     "trainer.default_root_dir", "trainer.profiler", "trainer.devices", "trainer.num_nodes",
+    "algorithm.max_silent_iterations",
 )  # fmt: skip
 # Of those, what is read through the whole run, too: the gold judges with them.
 HARMFUL = ("preference_training.cyclic_votes",)

@@ -25,6 +25,7 @@ from gprl_lightning.models.policy import Policy, load_policy, save_policy
 from gprl_lightning.models.prompt_lengths import require_room
 from gprl_lightning.models.reading_checks import require_readable
 from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume
+from gprl_lightning.runtime.ddp import strategy_of
 from gprl_lightning.runtime.profiling import make_profiler
 from gprl_lightning.runtime.run_identity import (
     header_in,
@@ -78,6 +79,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     saving = IterationCheckpoint(folder / "checkpoints", config.checkpoint_every)
     trainer: L.Trainer = instantiate(
         cfg.trainer,
+        strategy=strategy_of(cfg.trainer, folder, config.peer_timeout),
         profiler=make_profiler(cfg.trainer.get("profiler"), folder),
         callbacks=[
             invariants(config, folder),
