@@ -63,7 +63,6 @@ class IterationCheckpoint(Checkpoint):
         self.io = PlainCheckpointIO()
         self._random_state: Any = None
         self._restoring = False
-        self._saved = self._done = 0  # iterations: in the newest checkpoint, and so far
 
     @contextmanager
     def restoring(self, checkpoint: Path | None) -> Iterator[None]:
@@ -115,20 +114,16 @@ class IterationCheckpoint(Checkpoint):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         done, last = outputs[ITERATION].index + 1, trainer.num_training_batches
-        self._done = done
         stopping = self.stop.on_any_process()
-        if stopping or done % self.every == 0 or done == last:
+        # What a callback has ended is saved here: at the fit's end the epoch counts as done, and a
+        # resume would find nothing left to do.
+        if stopping or trainer.should_stop or done % self.every == 0 or done == last:
             path = self.save(trainer, done)
             if stopping and done < last:
                 _write_metrics(trainer, done, GPRLWandbLogger)
                 if trainer.is_global_zero:
                     print(f"Told to stop: saved {path}. The same command in this folder goes on.")
                 raise Preempted(path, stopping)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Save what a callback's ``trainer.should_stop``, or ``max_time``, ends before its time."""
-        if self._done > self._saved:
-            self.save(trainer, self._done)
 
     def save(self, trainer: L.Trainer, iteration: int) -> Path:
         """Write to a neighbouring name, then rename: no reader ever sees half a file."""
@@ -145,7 +140,6 @@ class IterationCheckpoint(Checkpoint):
             if trainer.is_global_zero:
                 partial.unlink(missing_ok=True)
             raise not_written(path, failure)
-        self._saved = iteration
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 if isinstance(logger, GPRLWandbLogger):

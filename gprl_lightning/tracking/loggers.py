@@ -96,6 +96,8 @@ class MetricsCSV(Logger):
         row[ITERATION] = int(row.get(ITERATION, step))
         new_columns = [k for k in row if k not in self.columns]
         merge = bool(self.rows) and int(float(self.rows[-1][ITERATION])) == row[ITERATION]
+        if merge and self.whole and row.items() <= self.rows[-1].items():
+            return  # a checkpoint has had them written: no need to write the whole file again
         if merge:
             self.rows[-1].update(row)
         else:

@@ -326,13 +326,15 @@ def test_a_signal_that_is_ignored_stays_so():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_run_that_a_callback_ends_is_saved(tmp_path):
+def test_a_run_that_a_callback_ends_is_saved_and_can_go_on(whole, tmp_path):
     class Stops(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             trainer.should_stop = batch.iteration == 1
 
     run(tmp_path, callbacks=[Stops()], every=100)
     assert [iteration_of(f) for f in checkpoints(tmp_path / "checkpoints")] == [2]
+    again = run(tmp_path, at(tmp_path, 2))
+    assert differences(whole[0].state_dict(), again.state_dict()) == []
 
 
 def test_a_signal_in_the_last_iteration_lets_the_run_end(tmp_path):
