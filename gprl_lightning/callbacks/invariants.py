@@ -26,6 +26,7 @@ from gprl_lightning.errors import (
     FrozenWeightsChanged,
     LogprobMismatch,
     LossScale,
+    NoSignal,
     NotText,
     RatioNotOne,
     ReferenceFollowsPolicy,
@@ -53,6 +54,8 @@ class Invariants(L.Callback):
         max_bad_steps: optimiser steps, not finite, that may be skipped; one more stops the run.
         max_logprob_mismatch: nats by which the sampler may be off; None: by precision.
         checksum_every: iterations between checks of the frozen weights.
+        max_silent_iterations: how many in a row, or all of a shorter run, may pass without a signal
+            on any process before it ends; None: any number.
     """
 
     def __init__(
@@ -61,10 +64,12 @@ class Invariants(L.Callback):
         max_bad_steps: int = 3,
         max_logprob_mismatch: float | None = None,
         checksum_every: int = 50,
+        max_silent_iterations: int | None = 50,
     ):
         self.folder, self.max_bad_steps = folder, max_bad_steps
         self.max_logprob_mismatch, self.checksum_every = max_logprob_mismatch, checksum_every
-        self.bad_steps = 0
+        self.max_silent_iterations = max_silent_iterations
+        self.bad_steps = self.silent = 0
         self.first, self.still = True, 0
         self.movement, self.weights_checked = Movement(), False
         self.frozen: dict[str, str] = {}
@@ -93,6 +98,9 @@ class Invariants(L.Callback):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         iteration: Iteration = outputs[ITERATION]
+        signal = float(max_over_processes(torch.tensor(float(iteration.signal)))) > 0
+        self.silent = 0 if signal else self.silent + 1
+        trainer.should_stop = trainer.should_stop or self._too_silent(pl_module.iterations)
         update, group = iteration.update, iteration.group
         if group is not None:
             self._require_responses(pl_module.trained, group.scored.rollout)
@@ -112,7 +120,7 @@ class Invariants(L.Callback):
         if update.bad_rows:
             self._count_bad_steps(pl_module, iteration)
         else:
-            self.movement.after(trainer.optimizers, iteration.signal)
+            self.movement.after(trainer.optimizers, signal)
         pl_module.log(metrics.BAD_STEPS, float(self.bad_steps))
         if (iteration.index + 1) % self.checksum_every == 0:
             self._require_unchanged(pl_module)
@@ -121,11 +129,26 @@ class Invariants(L.Callback):
         require_finite_weights(pl_module)
         self._require_unchanged(pl_module)
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Raise here, and not in the iteration: what led there is saved by now."""
+        if self._too_silent(pl_module.iterations):
+            raise NoSignal(
+                f"algorithm.max_silent_iterations={self.max_silent_iterations}: expected rewards "
+                f"that tell a prompt's responses apart; found {self.silent} iterations in a row "
+                "in which every advantage was 0, so that nothing was learnt. They are saved. Look "
+                "at rollouts/: if responses are all alike, raise rollout.temperature; if they "
+                "differ, preference_model.* does not tell them apart."
+            )
+
+    def _too_silent(self, iterations: int) -> bool:
+        limit = self.max_silent_iterations
+        return limit is not None and self.silent >= min(limit, iterations)
+
     def state_dict(self) -> dict[str, Any]:
-        return {"bad_steps": self.bad_steps}
+        return {"bad_steps": self.bad_steps, "silent": self.silent}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.bad_steps = state_dict["bad_steps"]
+        self.bad_steps, self.silent = state_dict["bad_steps"], state_dict["silent"]
 
     def _require_logprobs(self, check: LogprobCheck) -> None:
         limit = self.max_logprob_mismatch

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gprl_lightning.errors import WeightsUnchanged
-from gprl_lightning.runtime.processes import sum_over_processes
 
 ENTRIES = 4096  # looked at in each tensor
 LEAST_SHARE = 0.5  # of the entries with a gradient that counts
@@ -31,7 +30,7 @@ class Movement:
 
     @torch.no_grad()
     def after(self, optimizers: Sequence[Optimizer], signal: bool) -> None:
-        """Compare, if the iteration had a signal to learn from on any process.
+        """Compare, if the iteration had a signal to learn from, on whichever process.
 
         A warm-up's first steps, and a decay's last, may be too small for any weights: nothing is
         said of them while the rate is under half its peak.
@@ -39,7 +38,7 @@ class Movement:
         Raises:
             WeightsUnchanged: an update with a rate and a gradient above 0 moved next to nothing.
         """
-        if not self._before or not float(sum_over_processes(torch.tensor(float(signal)))):
+        if not self._before or not signal:
             return
         moved = counted = 0
         for parameter, before in zip(_parameters(optimizers), self._before, strict=True):

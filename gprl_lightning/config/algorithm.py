@@ -69,6 +69,8 @@ class AlgorithmConfig:
     micro_batch_tokens: Count | None = None  # tokens per forward, with padding; None: no bound
     max_grad_norm: Positive = 1.0
     max_bad_steps: Natural = 3  # non-finite optimiser steps that a run may skip; one more stops it
+    # Iterations in a row, each without any signal, that stop a run; None: it goes on; ours
+    max_silent_iterations: Count | None = 50
     # How far (nats) the sampler may be off the policy; None: by precision, see core.precision
     max_logprob_mismatch: Positive | None = None
 

@@ -134,17 +134,28 @@ def aggregate_axes(
     return advantages
 
 
-def axis_correlation(scores: Float[Tensor, "groups size axes"]) -> Float[Tensor, ""]:
-    """Mean over pairs of axes of the correlation of their group scores, over all responses (ours).
+def axis_products(scores: Float[Tensor, "groups size axes"]) -> Float[Tensor, "axes axes"]:
+    """Return the sums, over all responses, of products of two axes' group-centred scores (ours).
 
-    Near 1, the axes are copies of one scalar and GPRL is scalar GRPO. Each group is centred
-    first. A pair with an axis that never varies counts as 0, and so does a model of one axis.
+    In float64. They add up over groups and processes, as correlations do not.
     """
-    axes = scores.shape[-1]
-    if axes == 1:
-        return scores.new_zeros(())
     centred = _centred(scores).flatten(0, 1).double()
-    norm = centred.square().sum(0).sqrt()
-    unit = torch.where(norm > 0, centred / norm, 0.0)
-    row, column = torch.triu_indices(axes, axes, offset=1, device=scores.device)
-    return (unit.T @ unit)[row, column].mean().to(scores.dtype)
+    return centred.T @ centred
+
+
+def axis_correlation(products: Float[Tensor, "axes axes"]) -> Float[Tensor, ""]:
+    """Return the mean over pairs of axes of the correlation of their group scores (ours).
+
+    Near 1, the axes are copies of one scalar and GPRL is scalar GRPO. A pair with an axis that
+    never varies counts as 0, and so does a model of one axis.
+
+    Args:
+        products: `axis_products` of all responses.
+    """
+    axes = len(products)
+    if axes == 1:
+        return products.new_zeros(())
+    norm = products.diagonal().sqrt()
+    scale = norm[:, None] * norm
+    row, column = torch.triu_indices(axes, axes, offset=1, device=products.device)
+    return torch.where(scale > 0, products / scale, 0.0)[row, column].mean()

@@ -30,6 +30,8 @@ class UpdateReport:
         reference_gap: largest ``|log π_θ − log π_ref|``, likewise; None without a reference.
         weight_error: relative error of the sums of the tokens' weights, the worst optimiser step's.
         bad_rows: the rows (of this process) of each step that was skipped, not being finite.
+        sampler_gap: largest ``|log π_θ − log π_old|`` with π_old as the rollout has it, which is
+            `ratio_error` unless the update takes its own log-probabilities for π_old's.
     """
 
     metrics: dict[str, Tensor]
@@ -37,6 +39,7 @@ class UpdateReport:
     reference_gap: float | None
     weight_error: float
     bad_rows: tuple[Tensor, ...]
+    sampler_gap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,19 @@ class LogprobCheck:
         mismatch: the largest difference, in nats, over rows and processes.
         bounds: what this precision allows.
         recomputed: True if the policy's own were taken instead.
+        by_update: True if these are the update's own, which costs no forward pass.
     """
 
     mismatch: float
     bounds: LogprobBounds
     recomputed: bool
+    by_update: bool = False
 
-    def with_update(self, ratio_error: float) -> LogprobCheck:
+    def with_update(self, sampler_gap: float) -> LogprobCheck:
         """Take the update's own forward pass, on all rows of its first step, as the better check
-        of log-probabilities that were not recomputed."""
-        return self if self.recomputed else replace(self, mismatch=ratio_error)
+        of log-probabilities that no other pass has recomputed."""
+        known = self.recomputed and not self.by_update
+        return self if known else replace(self, mismatch=sampler_gap)
 
 
 @dataclass(frozen=True)

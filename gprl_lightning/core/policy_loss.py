@@ -8,7 +8,7 @@ micro-batches, processes or β.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
@@ -98,6 +98,20 @@ class CISPO:
         bound = 1 + self.epsilon_high
         loss = -ratio.clamp(max=bound) * batch.advantages[:, None] * logprobs
         return PolicyTerms(loss, ratio, ratio > bound)
+
+
+@dataclass(frozen=True)
+class AtOldPolicy:
+    """A loss where π_θ still is π_old: its ratio is exactly 1, and has its gradient. Ours."""
+
+    loss: PolicyLoss
+
+    @property
+    def reach(self) -> Reach:
+        return self.loss.reach
+
+    def __call__(self, logprobs: Float[Tensor, "rows tokens"], batch: Minibatch) -> PolicyTerms:
+        return self.loss(logprobs, replace(batch, old_logprobs=logprobs.detach()))
 
 
 Objective = Callable[[Float[Tensor, "rows tokens"], Minibatch], Float[Tensor, "rows tokens"]]

@@ -27,6 +27,8 @@ from gprl_lightning.models.decoder import (
     scaled_attention,
 )
 
+SDPA = "sdpa"  # of transformers' names, the attention of `scaled_attention`
+
 
 def shared_prompt_states(
     model: PreTrainedModel,
@@ -197,10 +199,13 @@ class _Unpad(Function):
 def shares_prompts(model: PreTrainedModel) -> bool:
     """Return True if `shared_prompt_states` computes what the model itself does.
 
-    Decided by the architecture, and then by trying it on a few tokens: a model's code may differ
-    from its family's. Says so where it does not.
+    Decided by the architecture and the attention asked for, and then by trying it on a few tokens:
+    a model's code may differ from its family's. Says so where it does not.
     """
     reason = "an architecture that it does not know" if not is_known(model) else ""
+    asked: str = model.config._attn_implementation or SDPA
+    if not reason and asked != SDPA:
+        reason = f"policy.attention={asked} asked for, and its own is {SDPA}"
     if not reason and not _agrees(model):
         reason = "layers that compute something else than their family's"
     if reason:

@@ -25,7 +25,7 @@ from gprl_lightning.core.iteration import (
     LogprobCheck,
     UpdateReport,
 )
-from gprl_lightning.core.policy_loss import PolicyLoss
+from gprl_lightning.core.policy_loss import AtOldPolicy, PolicyLoss
 from gprl_lightning.core.preference import scores_against
 from gprl_lightning.data.prompts import PromptLoader
 from gprl_lightning.errors import ConfigError
@@ -147,7 +147,7 @@ class GPRLModule(PolicyObjective):
         laps.end(metrics.TIME_ROLLOUT)
         scored = self._score(rollout)
         laps.end(metrics.TIME_SCORE)
-        statistics = UpdateStatistics()
+        statistics = UpdateStatistics(own=check.by_update)
         for rows in minibatches(rollout, self.algorithm, self.seed, self._kept(scored)):
             self._update(scored, rows, statistics)
         report = statistics.report(self.algorithm.loss_aggregation, self.sampling.max_new_tokens)
@@ -158,7 +158,8 @@ class GPRLModule(PolicyObjective):
         """G responses to each prompt, with the log-probabilities that the update starts from."""
         rollout = next_rollout(self.sampler, self.policy, prompts, self.sampling, self.seed)
         parts = self._first_parts(rollout)
-        return confirm_old_logprobs(self.policy, rollout, parts, self.sampler_differs)
+        once = self.steps_per_iteration == 1
+        return confirm_old_logprobs(self.policy, rollout, parts, self.sampler_differs, once)
 
     @torch.no_grad()
     def _score(self, rollout: Rollout) -> ScoredRollout:
@@ -196,10 +197,10 @@ class GPRLModule(PolicyObjective):
         seconds: dict[str, float],
     ) -> Iteration:
         """What the iteration was like: logged, and returned for callbacks."""
-        check = check.with_update(report.ratio_error)
+        check = check.with_update(report.sampler_gap)
         self.sampler_differs = sampler_is_off(check)
         if self._trainer is not None:
-            rate = self.optimizer_and_schedule()[1].get_last_lr()[0]
+            rate = float(self.optimizer_and_schedule()[1].get_last_lr()[0])
             self.log_dict(iteration_metrics(scored, report, check, self.correction, seconds, rate))
         group = GroupResult(scored, check, self.control)
         signal = bool(scored.advantages.any())
@@ -231,8 +232,9 @@ class GPRLModule(PolicyObjective):
 
         They are clipped; returned is their norm before.
         """
+        policy_loss = AtOldPolicy(self.policy_loss) if statistics.own else self.policy_loss
         loss = MinibatchLoss(
-            self.policy_loss, self.control.kl_coef, self.algorithm, self.sampling.max_new_tokens
+            policy_loss, self.control.kl_coef, self.algorithm, self.sampling.max_new_tokens
         )
         sizes = minibatch_sizes(scored.rollout.response_mask[rows])
         shared = self.policy.shares_prompts

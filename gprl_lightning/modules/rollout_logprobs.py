@@ -65,6 +65,7 @@ def confirm_old_logprobs(
     rollout: Rollout,
     parts: Iterable[Int[Tensor, " rows"]],
     differed: bool | None,
+    one_update: bool = False,
 ) -> tuple[Rollout, LogprobCheck]:
     """Return the rollout with `old_logprobs` from which the first update's ratio is 1 within
     rounding.
@@ -77,6 +78,9 @@ def confirm_old_logprobs(
 
     Args:
         differed: `sampler_is_off` of the iteration before; None: there was none.
+        one_update: the rollout serves one optimiser step. Then nothing is recomputed for a sampler
+            that reads the policy's own tensors: π_θ still is π_old in that step's forward pass. A
+            run's first rollout is, so that two forward passes are seen to agree.
     """
     weights = next(policy.parameters())
     check = LogprobCheck(0.0, logprob_bounds(weights.dtype, weights.device.type), False)
@@ -84,13 +88,16 @@ def confirm_old_logprobs(
         differed = True
         if rollout.version < rollout.prompts.iteration:
             check = replace(check, bounds=replace(check.bounds, limit=math.inf))
-    if differed is None:
+    first = differed is None
+    if first:
         rows = _checked_rows(rollout)
         found = logprobs_of(policy, rollout, [rows])
         check = replace(check, mismatch=_largest(found, rollout, rows))
         differed = sampler_is_off(check)
     if not differed:
         return rollout, check
+    if one_update and not first and rollout.version is None:
+        return rollout, replace(check, recomputed=True, by_update=True)
     own = logprobs_of(policy, rollout, parts)
     mismatch = _largest(own, rollout, torch.arange(len(own)))
     return replace(rollout, old_logprobs=own), replace(check, mismatch=mismatch, recomputed=True)

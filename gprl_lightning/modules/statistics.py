@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gprl_lightning.core.advantages import axis_correlation, axis_std
+from gprl_lightning.core.advantages import axis_correlation, axis_products, axis_std
 from gprl_lightning.core.batch import Minibatch, Rollout, ScoredRollout
 from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.core.iteration import UpdateReport
@@ -22,14 +22,19 @@ AllReduce = Callable[[Tensor], Tensor]
 
 
 class UpdateStatistics:
-    """Means over all tokens of an iteration's optimiser steps, however they were split."""
+    """Means over all tokens of an iteration's optimiser steps, however they were split.
 
-    def __init__(self) -> None:
+    Args:
+        own: the update takes its own log-probabilities for those of π_old (`AtOldPolicy`).
+    """
+
+    def __init__(self, own: bool = False) -> None:
+        self.own = own
         self.steps: list[Tensor] = []  # of each closed optimiser step: `UpdateSums`
         self.open: Tensor | float = 0.0
         self.finite: Tensor | bool = True
         self.ratio_max: Tensor | float = 0.0
-        self.first: Tensor | float = 0.0  # ratio_error and reference_gap
+        self.first: Tensor | float = 0.0  # sampler_gap and reference_gap
         self.grad_norms: list[Tensor] = []
         self.bad_rows: list[Tensor] = []
 
@@ -56,8 +61,9 @@ class UpdateStatistics:
             (batch.old_logprobs - logprobs)[mask],
             (batch.ref_logprobs - logprobs)[mask],
         )
+        checked = [reference, entropy[mask], batch.advantages, loss, policy_loss]
         # Old log-probabilities of -inf would end as a clipped, finite ratio: look before the exp.
-        checked = [old, reference, entropy[mask], batch.advantages, loss, policy_loss]
+        checked += [] if self.own else [old]
         self.finite = self.finite & torch.stack([t.isfinite().all() for t in checked]).all()
         if len(old):
             self.ratio_max = torch.maximum(
@@ -84,7 +90,7 @@ class UpdateStatistics:
         steps = sum_over_processes(torch.stack(self.steps))
         first = torch.as_tensor(self.first).expand(2).double()
         ratio_max = torch.as_tensor(self.ratio_max).double()[None].to(first)
-        ratio_error, reference_gap, ratio_max = max_over_processes(torch.cat([first, ratio_max]))
+        sampler_gap, reference_gap, ratio_max = max_over_processes(torch.cat([first, ratio_max]))
         sums = UpdateSums(*steps.sum(0))
         values = {
             metrics.LOSS: sums.loss / len(steps),
@@ -100,10 +106,11 @@ class UpdateStatistics:
         ]
         return UpdateReport(
             metrics=values,
-            ratio_error=float(ratio_error),
+            ratio_error=0.0 if self.own else float(sampler_gap),
             reference_gap=float(reference_gap),
             weight_error=max(errors),
             bad_rows=tuple(self.bad_rows),
+            sampler_gap=float(sampler_gap),
         )
 
 
@@ -135,27 +142,31 @@ def score_metrics(
         (flat.abs().amax(1) == 0).sum(),
         flat.sum(),
         (flat**2).sum(),
-        axis_correlation(scored.group_scores) * groups,
         torch.tensor(groups),
     ]
-    packed = torch.cat([per_group.sum(0), torch.stack([s.to(flat).double() for s in singles])])
-    packed = all_reduce(packed)
+    packed = [
+        per_group.sum(0),
+        torch.stack([s.to(flat).double() for s in singles]),
+        axis_products(scored.group_scores).flatten(),
+    ]
+    sizes = [len(part) for part in packed]
+    by_axis, singles, products = all_reduce(torch.cat(packed)).split(sizes)
     names = (
         metrics.AXIS_SCORE_STD,
         metrics.AXIS_ADVANTAGE_STD,
         metrics.AXIS_MASKED_FRACTION,
         metrics.AXIS_EIGENVALUE,
     )
-    tokens, truncated, silent, total, square, correlation, groups = packed[4 * axes :]
+    tokens, truncated, silent, total, square, groups = singles
     out = {
-        metrics.per_axis(name, axis): packed[i * axes + j] / groups
+        metrics.per_axis(name, axis): by_axis[i * axes + j] / groups
         for i, name in enumerate(names)
         for j, axis in enumerate(scored.axes)
     }
     rollouts = groups * size
     return {
         **out,
-        metrics.AXIS_CORRELATION: correlation / groups,
+        metrics.AXIS_CORRELATION: axis_correlation(products.view(axes, axes)),
         metrics.ADVANTAGE_STD: (square / rollouts - (total / rollouts) ** 2).clamp(min=0).sqrt(),
         metrics.NO_SIGNAL_FRACTION: silent / groups,
         metrics.RESPONSE_LENGTH: tokens / rollouts,

@@ -186,7 +186,12 @@ def to_container(cfg: DictConfig) -> dict[str, Any]:
 def invariants(config: Config, folder: Path) -> L.Callback:
     """The checks that every run makes; the first of all callbacks."""
     options = config.algorithm
-    return Invariants(folder, options.max_bad_steps, options.max_logprob_mismatch)
+    return Invariants(
+        folder,
+        options.max_bad_steps,
+        options.max_logprob_mismatch,
+        max_silent_iterations=options.max_silent_iterations,
+    )
 
 
 def drift_control(config: Config, module: L.LightningModule, folder: Path) -> list[L.Callback]:

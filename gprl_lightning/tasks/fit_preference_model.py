@@ -99,7 +99,6 @@ def fit_preference_model(
         folder: its ``checkpoints/`` get ``best.ckpt``, and ``last.ckpt``, which resumes a training.
     """
     options = config.preference_training
-    part = options.micro_batch_size or options.batch_size
     best = _best_checkpoint(folder)
     trainer = make_trainer(
         max_epochs=1,
@@ -107,10 +106,10 @@ def fit_preference_model(
         logger=list(loggers),
         enable_checkpointing=True,
         gradient_clip_val=options.max_grad_norm,
-        accumulate_grad_batches=options.batch_size // part,
         num_sanity_val_steps=0,
         default_root_dir=folder,
     )
+    trainer.accumulate_grad_batches, part = _parts(options, trainer.world_size)
     loader = partial(
         PairLoader,
         text=model.text,
@@ -132,6 +131,24 @@ def fit_preference_model(
     module.load_state_dict(kept["state_dict"])
     model.cpu().eval()
     return float(best.best_model_score or 0.0)
+
+
+def _parts(options: PreferenceTrainingConfig, processes: int) -> tuple[int, int]:
+    """Return how many forward passes of how many pairs each process makes for one optimiser step.
+
+    Raises:
+        ConfigError: the pairs of a step cannot be dealt out evenly.
+    """
+    pairs, micro = options.batch_size, options.micro_batch_size
+    share = pairs // processes
+    if pairs % processes or (micro is not None and share % micro):
+        raise ConfigError(
+            f"preference_training.batch_size={pairs}: expected a multiple of the {processes} "
+            f"processes × preference_training.micro_batch_size={micro}, since it counts the pairs "
+            "of an optimiser step on all of them."
+        )
+    part = micro or share
+    return share // part, part
 
 
 def _best_checkpoint(folder: Path) -> ModelCheckpoint:

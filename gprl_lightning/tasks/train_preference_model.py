@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from gprl_lightning.evaluation.preference import evaluate_preference_model
 from gprl_lightning.evaluation.preference_report import print_evaluation, write_evaluation
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.preference_model import PreferenceModel
+from gprl_lightning.runtime.ddp import strategy_of
+from gprl_lightning.runtime.processes import part
+from gprl_lightning.runtime.run_lock import is_first_process
 from gprl_lightning.sandbox.preference_data import sandbox_pairs
 from gprl_lightning.tasks.build import build_preference_model
 from gprl_lightning.tasks.fit_preference_model import (
@@ -32,21 +36,29 @@ from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
 
 
 def train_preference_model(config: Config, cfg: DictConfig, folder: Path) -> float:
-    """A GPM or a Bradley-Terry model from labelled pairs; returns its held-out accuracy."""
+    """Train a GPM or a Bradley-Terry model on labelled pairs. Return its held-out accuracy.
+
+    Of several processes the first one writes what comes out.
+    """
     prepare(config)
     train, held_out = preference_pairs(config)
     backbone = policy_folder(config.preference_training.backbone, config.paths.cache)
     model = new_preference_model(config, train, backbone)
     loggers = [MetricsCSV(folder), *[instantiate(c) for c in cfg.logger.values()]]
-    begin(cfg, folder)
+    if is_first_process(os.environ):
+        begin(cfg, folder)
     with recorded_by(loggers, cfg):
+        strategy = strategy_of(cfg.trainer, folder, config.peer_timeout)
+        make_trainer = partial(instantiate, cfg.trainer, strategy=strategy)
         accuracy = fit_preference_model(
-            config, model, train, held_out, partial(instantiate, cfg.trainer), folder, loggers
+            config, model, train, held_out, make_trainer, folder, loggers
         )
-    save_trained(config, model, train, accuracy, folder / "preference_model")
-    judge_on(config, model.to(default_device()), held_out, folder)
-    write_report(folder)
-    write_page(folder)
+    part()  # metrics of an evaluation would otherwise wait for those of processes that have ended
+    if is_first_process(os.environ):
+        save_trained(config, model, train, accuracy, folder / "preference_model")
+        judge_on(config, model.to(default_device()), held_out, folder)
+        write_report(folder)
+        write_page(folder)
     return accuracy
 
 

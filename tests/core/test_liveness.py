@@ -36,6 +36,7 @@ ALGORITHM: dict[str, tuple] = {
 # Of the module's loop; `name` says which preference model goes with the algorithm.
 OPTIMISATION = {"inner_epochs", "minibatches", "micro_batch_size", "max_grad_norm", "name"}
 OPTIMISATION |= {"micro_batch_tokens", "max_bad_steps", "max_logprob_mismatch", "oversample"}
+OPTIMISATION |= {"max_silent_iterations"}
 HOOKS = {"advantage", "policy_loss"}  # objects; the options above reach them by the group files
 
 DRIFT: dict[str, tuple] = {

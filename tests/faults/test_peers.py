@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from lightning import Callback
 
 from tests.composing import ROOT
 from tests.tiny_run import clean_environment, tiny_settings
@@ -17,7 +18,7 @@ from tests.tiny_run import clean_environment, tiny_settings
 TIMEOUT = 5  # seconds
 
 
-class DiesAsSecond:
+class DiesAsSecond(Callback):
     """Stands for whatever ends a process as it starts, but only in the second one."""
 
     def __init__(self, how: str):

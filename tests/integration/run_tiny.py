@@ -11,7 +11,8 @@ import torch
 
 from gprl_lightning.callbacks.drift_monitor import DriftMonitor
 from gprl_lightning.callbacks.rollout_table import RolloutTable
-from tests.worlds import tiny_loader, tiny_module, tiny_trainer
+from gprl_lightning.evaluation.judge import SourceJudge
+from tests.worlds import held_out, tiny_loader, tiny_module, tiny_trainer
 
 ITERATIONS = 4
 folder, world, per_step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -20,7 +21,11 @@ module = tiny_module(
     ITERATIONS, micro_batch_size=3, normalization=sys.argv[4], advantage_scale=sys.argv[5]
 )
 several = {"strategy": "ddp", "devices": 2} if world == 2 else {}
-trainer = tiny_trainer(folder, every=1, callbacks=[RolloutTable(folder, every=2)], **several)
+watching = [
+    RolloutTable(folder, every=2),
+    held_out(module, SourceJudge(module.preference_model.module)),
+]
+trainer = tiny_trainer(folder, every=1, callbacks=watching, **several)
 loader = tiny_loader(module, ITERATIONS, per_step, rank=trainer.global_rank, world_size=world)
 trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
 monitor = next(c for c in trainer.callbacks if isinstance(c, DriftMonitor))

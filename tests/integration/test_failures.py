@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from gprl_lightning import errors as invariants
@@ -18,7 +19,7 @@ from gprl_lightning.callbacks.invariants import STILL_ITERATIONS, Invariants
 from gprl_lightning.core.embeddings import Embeddings
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy, reference_of
-from gprl_lightning.modules import minibatch_loss
+from gprl_lightning.modules import gprl, minibatch_loss
 from gprl_lightning.modules.statistics import UpdateStatistics
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.tracking.loggers import read_metrics
@@ -283,6 +284,56 @@ def test_the_count_of_bad_steps_survives_a_resume():
     assert second.bad_steps == 2
 
 
+# Nothing to learn from ----------------------------------------------------------------------------
+
+
+class Ties:
+    """Scores all responses alike, but in some iterations."""
+
+    def __init__(self, module, telling=()):
+        judge = module.preference_model.module
+        self.embed, self.telling, self.calls = judge.embed, telling, 0
+        judge.embed = self
+
+    def __call__(self, prompts, responses, columns):
+        found = self.embed(prompts, responses, columns)
+        if self.calls not in self.telling:
+            found.vectors[:] = found.vectors[:, :1]
+        self.calls += 1
+        return found
+
+
+def silent_run(folder, limit, iterations=6, telling=(), checkpoint=None):
+    module = tiny_module(iterations, anchored=False)
+    Ties(module, telling)
+    trainer = tiny_trainer(folder, every=100)
+    trainer.callbacks[0].max_silent_iterations = limit
+    trainer.fit(module, tiny_loader(module, iterations), ckpt_path=checkpoint, weights_only=True)
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def test_iterations_without_signal_end_the_run_saved(tmp_path):
+    with pytest.raises(invariants.NoSignal, match=r"max_silent_iterations=3: .* 3 iterations"):
+        silent_run(tmp_path, 3)
+    (saved,) = (tmp_path / "checkpoints").iterdir()
+    assert saved.name == "iteration_000003.ckpt"
+    assert read_metrics(tmp_path / "metrics.csv")["train/no_signal_fraction"][1] == [1, 1, 1]
+    with pytest.raises(invariants.NoSignal, match="4 iterations"):
+        silent_run(tmp_path, 3, checkpoint=saved)  # the count goes on
+    assert silent_run(tmp_path / "any", None) == 6
+
+
+def test_a_signal_begins_the_count_anew(tmp_path):
+    assert silent_run(tmp_path, 3, telling={2}, iterations=5) == 5
+    with pytest.raises(invariants.NoSignal):
+        silent_run(tmp_path / "later", 3, telling={2}, iterations=8)
+
+
+def test_a_short_run_wholly_without_signal_is_no_success(tmp_path):
+    with pytest.raises(invariants.NoSignal, match="2 iterations"):
+        silent_run(tmp_path, 50, iterations=2)
+
+
 def test_old_logprobs_of_minus_infinity_would_end_as_a_finite_ratio(tmp_path):
     class Underflow(NativeSampler):
         def sample(self, policy, prompts, sampling, seed):
@@ -402,6 +453,60 @@ def test_in_half_precision_old_logprobs_are_kept_within_the_bound_and_else_recom
     else:
         assert all(not recomputed and 0 < error < 0.1 for recomputed, error in seen)
         assert all(1e-4 < value < 0.025 for value in gauge)
+
+
+def forwards_and_weights(folder, monkeypatch, deferred):
+    """The policy's forward passes of each iteration, and the weights after the last."""
+    module = tiny_module(3, minibatches=1, micro_batch_size=4)  # three micro-batches
+    module.sampler = Rounding()
+    calls, seen = [], []
+    module.policy.register_forward_pre_hook(lambda *_: calls.append(1))
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            check, update = outputs["iteration"].group.logprobs, outputs["iteration"].update
+            seen.append((len(calls), check.recomputed, update.ratio_error))
+            calls.clear()
+
+    if not deferred:
+        confirm = gprl.confirm_old_logprobs
+        monkeypatch.setattr(gprl, "confirm_old_logprobs", lambda *a: confirm(*a[:4]))
+    fit(folder, module, 3, precision="bf16-mixed", callbacks=[Watch()])
+    gauge = read_metrics(folder / "metrics.csv")["rollout/logprob_mismatch"][1]
+    return seen, gauge, module.policy.state_dict()
+
+
+def test_one_step_per_rollout_takes_its_own_log_probabilities_for_old_ones(tmp_path, monkeypatch):
+    """A sampler that rounds otherwise costs no forward pass then, and no digit changes."""
+    seen, gauge, weights = forwards_and_weights(tmp_path / "own", monkeypatch, True)
+    before, old_gauge, expected = forwards_and_weights(tmp_path / "pass", monkeypatch, False)
+    # The first rollout is asked about two rows, and then read to see two forward passes agree.
+    assert seen == [(1 + 3 + 3, True, 0.0), (3, True, 0.0), (3, True, 0.0)]
+    assert before == [(1 + 3 + 3, True, 0.0), (3 + 3, True, 0.0), (3 + 3, True, 0.0)]
+    assert gauge == pytest.approx(old_gauge, abs=1e-6)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, expected[name], atol=1e-6, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_half_precision_copies_of_weights_do_not_outlive_an_update(tmp_path, monkeypatch, cached):
+    """Several optimiser steps share one autocast context; its cache would keep the first's."""
+
+    def weights(folder, cleared):
+        module = tiny_module(2, minibatches=2, inner_epochs=2, lr=1e-2)
+        if cleared:
+            module.policy.register_forward_pre_hook(lambda *_: torch.clear_autocast_cache())
+        fit(folder, module, precision="bf16-mixed")
+        return torch.cat([p.flatten() for p in module.policy.state_dict().values()])
+
+    if cached:  # what the test would see
+        monkeypatch.setattr(
+            MixedPrecision,
+            "autocast_context_manager",
+            lambda self: torch.autocast("cpu", torch.bfloat16, cache_enabled=True),
+        )
+    same = torch.equal(weights(tmp_path / "as_is", False), weights(tmp_path / "cleared", True))
+    assert same is not cached
 
 
 def test_a_sampler_that_begins_to_differ_is_recomputed_from_the_next_iteration_on(tmp_path):

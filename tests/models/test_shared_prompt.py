@@ -222,3 +222,22 @@ SMALL = {
     "num_attention_heads": 2,
     "num_key_value_heads": 2,
 }
+
+
+def test_another_attention_is_obeyed_by_the_plain_path(caplog):
+    """The shared path has its own: what `policy.attention` names must be what runs."""
+    model = tiny_model("llama")
+    expected = Policy(copy.deepcopy(model), tiny_tokenizer())
+    model.set_attn_implementation("eager")
+    policy = Policy(model, tiny_tokenizer())
+    assert expected.shares_prompts and not policy.shares_prompts
+    assert "policy.attention=eager" in caplog.text
+    calls = []
+    attention = model.model.layers[0].self_attn
+    attention.register_forward_hook(lambda *_: calls.append(model.config._attn_implementation))
+    prompts = tiny_prompts(policy, PROMPTS[:2])
+    ids = torch.tensor([[10, 11, 12], [13, 14, 15]])
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    found, wanted = (p(prompts.input_ids, prompts.mask, ids, mask)[0] for p in (policy, expected))
+    assert calls == ["eager"]
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
