@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from yaml import YAMLError
+
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.study.page import write_study
 from gprl_lightning.study.runs import is_grid
@@ -48,11 +50,25 @@ def main(arguments: Sequence[str]) -> int:
             raise ConfigError(
                 f"report {path}: expected the folder of a run or of a grid; found none."
             )
+    try:
+        _write(folder, asked)
+    except ConfigError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, YAMLError) as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        raise ConfigError(
+            f"report {folder}: expected metrics.csv, summary.json and config.yaml as a run wrote "
+            f"them; found one that is cut or changed ({found}). Put it back, or run it again."
+        ) from error
+    return 0
+
+
+def _write(folder: Path, asked: argparse.Namespace) -> None:
     if is_grid(folder):
         if asked.others:
             raise ConfigError(f"report {folder}: a grid's page takes no other folder beside it.")
         print(write_study(folder, asked.tuning_seeds, asked.looks))
-        return 0
+        return
     for path in (folder, *asked.others):
         if not (path / "metrics.csv").is_file():
             raise ConfigError(
@@ -63,7 +79,6 @@ def main(arguments: Sequence[str]) -> int:
     print_table(summary_rows(columns, cautions_of(folder), judge_of(folder)), str(folder))
     print(write_report(folder))
     print(write_page(folder, asked.others))
-    return 0
 
 
 def _numbers(text: str) -> list[int]:

@@ -34,7 +34,8 @@ def weight_files(folder: Path) -> list[Path]:
 def head_shape(folder: Path) -> tuple[str, int] | None:
     """Return the kind that a folder's head is of, and its axes; None if there is no head.
 
-    A file that cannot be read counts as one without a head: loading says what is wrong with it.
+    A file that cannot be read, or a head that no kind has (5 rows), counts as none: loading says
+    what is wrong with it.
     """
     try:
         headers = [_header(file) for file in weight_files(folder)]
@@ -44,7 +45,9 @@ def head_shape(folder: Path) -> tuple[str, int] | None:
                     rows = int(tensors[name]["shape"][0])
                     if rows == 1:
                         return "bradley_terry", 1
-                    return ("multi_head", rows) if name == "score.weight" else ("gpm", rows // 2)
+                    if name == "score.weight":
+                        return "multi_head", rows
+                    return None if rows % 2 else ("gpm", rows // 2)
     except (OSError, ValueError, struct.error, MemoryError, TypeError, LookupError):
         return None
     return None

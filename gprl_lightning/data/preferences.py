@@ -129,6 +129,11 @@ def survey_pairs(
                 blank += 1
             else:
                 pairs.append(pair)
+    if (alike or blank) and not pairs:
+        raise ConfigError(
+            f"{setting}={str(path)!r}: expected pairs of two answers to a prompt; found {alike} of "
+            f"equal answers, {blank} of blank prompts, and no others. Give another {setting}."
+        )
     require_some(pairs, str(path), setting)
     named = {"label": keys.label, "margin": keys.margin}
     unread = tuple(name for name, key in named.items() if key is None and name in columns)

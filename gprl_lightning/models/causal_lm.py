@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gprl_lightning.core.logprobs import Slope, token_logprobs
+from gprl_lightning.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,32 @@ def softcap(model: PreTrainedModel) -> float | None:
     """Return Gemma's soft cap c of the logits, c · tanh(logits / c), where the architecture has
     one."""
     return getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+
+
+@torch.no_grad()
+def require_causal(model: PreTrainedModel, where: str) -> None:
+    """Check on four tokens that no position sees those behind it.
+
+    Some encoders (BERT) load as causal LMs and read both ways: they would be trained to copy.
+
+    Raises:
+        ConfigError: one does, or the model cannot be run. The message begins with ``where``.
+    """
+    ids = torch.tensor([[0, 1, 0, 1], [0, 1, 0, 0]], device=model.device)
+    try:
+        first, second = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+    except Exception as error:  # whatever the architecture's own code raises
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ConfigError(
+            f"{where}: expected a causal language model that reads four tokens; found that "
+            f"{type(model).__name__} fails ({found}). Choose another model, or correct config.json."
+        ) from error
+    if not torch.allclose(first, second, rtol=0, atol=1e-3 * float(first.abs().max())):
+        raise ConfigError(
+            f"{where}: expected a causal language model; found that {type(model).__name__} reads "
+            "what is behind a token, too. Choose a decoder, or set is_decoder in its config.json "
+            "if it was trained as one."
+        )
 
 
 @torch.no_grad()

@@ -15,8 +15,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from jinja2 import Template, TemplateError, TemplateRuntimeError, Undefined
-from jinja2.exceptions import SecurityError
+from jinja2 import Template, TemplateRuntimeError, Undefined
 
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.errors import ConfigError
@@ -83,10 +82,13 @@ class ChatTemplate:
         self.tokenizer, self.section, self.special_tokens = tokenizer, section, special_tokens
         try:
             _compiled(tokenizer.get_chat_template())
-        except TemplateError as error:
+        except (
+            Exception
+        ) as error:  # Jinja's own, Python's for what it is compiled to, the tokenizer's
             raise ConfigError(
-                f"{section}.chat_template: expected a Jinja template; found: {error} (line "
-                f"{getattr(error, 'lineno', '?')}). Correct the file, or set another."
+                f"{section}.chat_template: expected a Jinja template; found: "
+                f"{' '.join(str(error).split())[:200]} (line {getattr(error, 'lineno', '?')}). "
+                "Correct the file, or set another."
             ) from error
         names = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
         ordered = sorted(names | set(tokenizer.all_special_tokens), key=len, reverse=True)
@@ -127,7 +129,7 @@ class ChatTemplate:
                 add_generation_prompt=generation,
                 **self.tokenizer.special_tokens_map,
             )
-        except (TemplateError, SecurityError, TypeError, ValueError, LookupError) as error:
+        except Exception as error:  # an expression may raise whatever Python's may
             whose = "policy's" if self.section == "policy" else "preference model's"
             raise ConfigError(
                 f"data.system_prompt or data.path: the {whose} chat template refuses a prompt of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import nn
@@ -12,11 +13,10 @@ from gprl_lightning.errors import ConfigError
 
 
 def with_lora(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
-    """Return ``model`` with trainable low-rank adapters and all else frozen (Hu et al.,
-    2106.09685).
+    """``model`` with trainable low-rank adapters and all else frozen (Hu et al., 2106.09685).
 
     Raises:
-        ConfigError: peft is not installed.
+        ConfigError: peft is not installed; a target is no layer, or none that can have an adapter.
     """
     try:
         import peft
@@ -25,13 +25,33 @@ def with_lora(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
             "policy.lora: needs peft. Install it with `pip install gprl-lightning[lora]`, or set "
             "policy.lora=null."
         ) from error
-    adapters = peft.LoraConfig(
-        r=config.r,
-        lora_alpha=config.alpha,
-        target_modules=config.target_modules,
-        task_type="CAUSAL_LM",
+    targets = config.target_modules
+    for target in [] if isinstance(targets, str) else targets:
+        # peft leaves a name out that is nowhere, as long as another one is somewhere.
+        if not any(name == target or name.endswith(f".{target}") for name, _ in _layers(model)):
+            raise ConfigError(_no_target(model, targets, f"no layer {target!r}"))
+    try:
+        adapters = peft.LoraConfig(
+            r=config.r, lora_alpha=config.alpha, target_modules=targets, task_type="CAUSAL_LM"
+        )
+        return peft.get_peft_model(model, adapters)
+    except (ValueError, TypeError, AttributeError, re.error) as error:
+        found = " ".join(str(error).split())[:150]
+        raise ConfigError(_no_target(model, targets, found)) from error
+
+
+def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, layer) for name, layer in model.named_modules() if name]
+
+
+def _no_target(model: nn.Module, targets: Any, found: str) -> str:
+    linear = [n for n, layer in _layers(model) if type(layer).__name__ in ("Linear", "Conv1D")]
+    names = dict.fromkeys(name.rpartition(".")[2] for name in linear)
+    return (
+        f"policy.lora.target_modules={targets}: expected all-linear, names of layers that can have "
+        f"an adapter ({', '.join(names)}), or a regular expression for their whole names; found: "
+        f"{found}. Correct policy.lora.target_modules."
     )
-    return peft.get_peft_model(model, adapters)
 
 
 def leave_frozen_weights_out(policy: nn.Module) -> None:

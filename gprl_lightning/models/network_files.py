@@ -8,6 +8,7 @@ run on such weights trains to nothing and says so nowhere.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -43,9 +44,16 @@ def load_network(
             layer that the configuration does not have, or is not finite.
     """
     where = f"{key}={str(path)!r}"
+    _require_generation_config(where, Path(path))
     with quiet_loading(), one_line(where):
         network, report = auto.from_pretrained(
             path, output_loading_info=True, trust_remote_code=False, **options
+        )
+    layers = getattr(network.config.get_text_config(), "num_hidden_layers", 1)
+    if layers < 1:  # its files' layers are then of no kind that it knows
+        raise CheckpointError(
+            f"{where}: expected layers; found num_hidden_layers={layers} in config.json. "
+            "Use the config.json that belongs to the weights."
         )
     if missing := report["missing_keys"]:
         raise CheckpointError(
@@ -62,6 +70,15 @@ def load_network(
     require_finite(where, [*network.named_parameters(), *network.named_buffers()])
     align_weights(network)
     return network
+
+
+def _require_generation_config(where: str, folder: Path) -> None:
+    """transformers passes over a damaged one, and with it over the tokens that end an answer."""
+    file = folder / "generation_config.json"
+    if file.is_file():
+        with one_line(f"{where}: generation_config.json"):
+            if not isinstance(json.loads(file.read_text(encoding="utf8")), dict):
+                raise ValueError("expected an object")
 
 
 def require_finite(where: str, tensors: Iterable[tuple[str, Tensor]]) -> None:

@@ -21,12 +21,14 @@ from gprl_lightning.config import PolicyConfig
 from gprl_lightning.core.batch import Columns, Messages, PromptBatch
 from gprl_lightning.core.logprobs import Slope
 from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.builtin import MADE, made_again_if_damaged
 from gprl_lightning.models.causal_lm import (
     disable_dropout,
     flush_left,
     head_is_plain,
     head_logprobs,
     logits_logprobs,
+    require_causal,
 )
 from gprl_lightning.models.chat_template import ChatTemplate
 from gprl_lightning.models.frozen import FrozenModel
@@ -230,17 +232,19 @@ def load_policy(config: PolicyConfig, path: str | Path, temperature: float) -> P
         temperature: of sampling.
 
     Raises:
-        ConfigError: nothing there to load, files that are damaged or incomplete, no chat template,
-            or LoRA without peft.
+        ConfigError: nothing there to load, files that are damaged or incomplete, a network that
+            reads both ways, no chat template, targets of LoRA that are not there, or no peft.
     """
-    tokenizer = load_tokenizer("policy.path", path, config.chat_template)
-    model = load_network(
-        AutoModelForCausalLM,
-        "policy.path",
-        path,
-        dtype=getattr(torch, config.dtype),
-        attn_implementation=config.attention,
-    )
+    with made_again_if_damaged(path, config.path in MADE):
+        tokenizer = load_tokenizer("policy.path", path, config.chat_template)
+        model = load_network(
+            AutoModelForCausalLM,
+            "policy.path",
+            path,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation=config.attention,
+        )
+    require_causal(model, f"policy.path={str(path)!r}")
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.lora is not None:

@@ -23,10 +23,11 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tu
     config = model.generation_config
     listed: Any = config.eos_token_id if config is not None else None
     ends = [] if listed is None else [*listed] if isinstance(listed, list) else [listed]
-    if wrong := [end for end in ends if isinstance(end, bool) or not isinstance(end, int)]:
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if wrong := [e for e in ends if type(e) is not int or not 0 <= e < vocabulary]:
         raise ConfigError(
-            f"policy.path: expected token ids as eos_token_id in generation_config.json; found "
-            f"{wrong[0]!r}. Write a number, or a list of numbers."
+            f"policy.path: expected token ids below {vocabulary} as eos_token_id in "
+            f"generation_config.json; found {wrong[0]!r}. Write a number, or a list of numbers."
         )
     if tokenizer.eos_token_id is not None:
         ends.append(int(tokenizer.eos_token_id))  # type: ignore[arg-type]

@@ -65,10 +65,12 @@ def read_heads(folder: Path) -> dict[str, Tensor]:
             names = set(tensors.keys())
             found.update({name: tensors.get_tensor(name) for name in HEADS if name in names})
     if "value_head.weight" not in found and "score.weight" not in found:
+        pickled = sorted(file.name for file in folder.glob("*.bin"))
+        hint = f", but {pickled[0]}: convert it with save_pretrained" if pickled else ""
         raise CheckpointError(
             f"preference_model.path={str(folder)!r}: expected a head, value_head.weight (GPM, "
             "Bradley-Terry) or score.weight (sequence classification), in its safetensors files; "
-            f"found none in {[shard.name for shard in shards] or 'a folder without any'}."
+            f"found none in {[shard.name for shard in shards] or 'a folder without any'}{hint}."
         )
     return found
 
@@ -86,7 +88,9 @@ def checked_heads(
     labels = "score.weight" in heads and "value_head.weight" not in heads and width > 1
     if width != 1 and width % 2 and not labels:
         raise CheckpointError(
-            f"{where}: value_head.weight has {width} rows; expected 2k (GPM) or 1 (Bradley-Terry)."
+            f"{where}: expected a value_head.weight of 2k rows (a GPM of k axes) or 1 "
+            f"(Bradley-Terry); found {width} rows. The file is not a preference model's, or was "
+            "changed: use another."
         )
     found, axes = ("bradley_terry", 1) if width == 1 else ("gpm", width // 2)
     if labels:

@@ -14,6 +14,7 @@ from filelock import FileLock
 from gprl_lightning.config import Config, DataConfig, PolicyConfig
 from gprl_lightning.data.pair_formats import PairKeys
 from gprl_lightning.data.preferences import PreferencePair, read_pairs
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.builtin import ASSETS, policy_folder
 from gprl_lightning.models.policy import Policy, load_policy
 from gprl_lightning.rollout.sampler import Sampling
@@ -32,17 +33,27 @@ def sandbox_pairs(config: Config) -> tuple[list[PreferencePair], list[Preference
     The held-out pairs are about other requests than the train pairs.
     """
     cache = Path(config.paths.cache)
-    cache.mkdir(parents=True, exist_ok=True)
     stem = cache / f"pairs_{pairs_fingerprint(config)}"
     files = [Path(f"{stem}_{part}.jsonl") for part in ("train", "held_out")]
     counts = (config.preference_training.sandbox_pairs, config.preference_training.held_out_pairs)
-    with FileLock(f"{stem}.lock"):
-        # A file that was cut would train under the fingerprint of the whole one.
-        if [_rows(file) for file in files] != list(counts):
-            for file, pairs in zip(files, _make(config), strict=True):
-                _write(file, pairs)
+
+    def whole() -> bool:  # a file that was cut would train under the fingerprint of the whole one
+        return [_rows(file) for file in files] == list(counts)
+
+    if not whole():  # where they are nothing is written: a cache may be read-only
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{stem}.lock"):
+            if not whole():
+                for file, pairs in zip(files, _make(config), strict=True):
+                    _write(file, pairs)
     keys = PairKeys(label="label", margin="margin")
-    train, held_out = (read_pairs(file, keys=keys) for file in files)
+    try:
+        train, held_out = (read_pairs(file, keys=keys) for file in files)
+    except ConfigError as error:
+        raise ConfigError(
+            f"paths.cache: expected whole pairs in {stem}_*.jsonl, where they were made before; "
+            f"found damaged ones. Delete these files: the same command makes them again. ({error})"
+        ) from error
     return train, held_out
 
 

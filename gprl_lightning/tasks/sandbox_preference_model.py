@@ -15,10 +15,9 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from filelock import FileLock
 
 from gprl_lightning.config import Config
-from gprl_lightning.models.builtin import policy_folder
+from gprl_lightning.models.builtin import made_again_if_damaged, make_once, policy_folder
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.models.pretrained_preference import load_preference_model
 from gprl_lightning.sandbox.preference_data import pairs_fingerprint, sandbox_pairs
@@ -37,21 +36,17 @@ def sandbox_preference_model(config: Config) -> PreferenceModel:
     none."""
     options = config.preference_model
     folder = Path(config.paths.cache) / f"{options.kind}_k{options.num_axes}_{fingerprint(config)}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(
-        f"{folder}.lock"
-    ):  # several processes, or the jobs of a grid, may want it at once
-        if not (folder / "config.json").exists():
-            _train(config, folder)
-    return load_preference_model(
-        folder,
-        num_axes=options.num_axes,
-        kind=options.kind,
-        tau=options.tau,
-        dtype=options.dtype,
-        max_tokens=options.max_tokens,
-        batch_size=options.batch_size,
-    )
+    make_once(folder, partial(_train, config))
+    with made_again_if_damaged(folder):
+        return load_preference_model(
+            folder,
+            num_axes=options.num_axes,
+            kind=options.kind,
+            tau=options.tau,
+            dtype=options.dtype,
+            max_tokens=options.max_tokens,
+            batch_size=options.batch_size,
+        )
 
 
 def fingerprint(config: Config) -> str:
@@ -85,5 +80,6 @@ def _train(config: Config, folder: Path) -> None:
         accuracy = fit_preference_model(config, model, train, held_out, trainer, partial_folder)
         shutil.rmtree(partial_folder / "checkpoints")
         save_trained(config, model, train, accuracy, partial_folder)
+    shutil.rmtree(folder, ignore_errors=True)  # what is there is no model
     partial_folder.rename(folder)
     print(f"{folder.name}: held-out accuracy {accuracy:.3f} on {len(held_out)} gold-labelled pairs")

@@ -24,6 +24,7 @@ from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy, save_policy
 from gprl_lightning.models.prompt_lengths import require_room
 from gprl_lightning.models.reading_checks import require_readable
+from gprl_lightning.rollout.plain_decoding import require_decodable
 from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume
 from gprl_lightning.runtime.ddp import strategy_of
 from gprl_lightning.runtime.profiling import make_profiler
@@ -67,6 +68,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     prompts, held_out = build_prompts(config.data)
     folder_of_policy = policy_folder(config.policy.path, config.paths.cache)
     policy = load_policy(config.policy, folder_of_policy, config.rollout.temperature)
+    require_decodable(policy)
     require_room(
         [*prompts, *held_out], policy, config.data.max_prompt_tokens, config.rollout.max_new_tokens
     )

@@ -148,6 +148,7 @@ def test_messages_that_are_refused_in_prompts_and_pairs_alike(fault, tmp_path):
     assert time.perf_counter() - started < 2
 
 
+ALIKE = {"chosen": "a", "rejected": "a"}
 BLANK = [chat(("user", " \n")), chat(("system", ""), ASKED), chat(("user", ""), ("assistant", "a"))]
 
 
@@ -163,6 +164,14 @@ def test_blank_prompts_are_refused_and_blank_pairs_left_out_and_counted(value, t
     found = survey_pairs(file, "train", PairKeys())
     assert len(found.pairs) == 2 and found.blank == 1
     assert any("a blank message in the prompt" in note for note in found.notes())
+
+
+def test_pairs_that_are_all_left_out_are_counted(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    rows = [{"prompt": " ", "chosen": "a", "rejected": "b"}, {"prompt": "a", **ALIKE}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ConfigError, match="found 1 of equal answers, 1 of blank prompts"):
+        read_pairs(file)
 
 
 @pytest.mark.parametrize("margin", [float("inf"), float("nan"), 10**400, "2", True, -1])

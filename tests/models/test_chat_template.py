@@ -53,6 +53,10 @@ def test_text_and_tokens_are_those_of_transformers(template, generation):
         "{{ lipsum() }}",
         "{{ raise_exception('no system role') }}",
         "{{ messages[0].content + 1 }}",
+        "{{ 1 / 0 }}",
+        "{% for i in range(10 ** 12) %}x{% endfor %}",
+        "{% include 'other' %}",
+        "{{ ''.__class__.__mro__ }}",
     ],
 )
 @pytest.mark.parametrize("section", ["policy", "preference_model"])
@@ -62,7 +66,12 @@ def test_what_is_not_defined_or_not_repeatable_is_refused(template, section):
         ours.text(chat("hi"))
 
 
-@pytest.mark.parametrize("template", ["{% for %}", "{{ a b }}", "{% if x %}", "{{ x | nofilter }}"])
+DEEP = "{% for i in [1] %}" * 30 + "{% endfor %}" * 30  # more loops than Python nests
+
+
+@pytest.mark.parametrize(
+    "template", ["{% for %}", "{{ a b }}", "{% if x %}", "{{ x | nofilter }}", DEEP]
+)
 def test_what_is_no_jinja_is_refused(template):
     with pytest.raises(ConfigError, match=r"policy\.chat_template: expected a Jinja template"):
         ChatTemplate(tiny_tokenizer(chat_template=template), "policy")
