@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 FAST := tests/core tests/data tests/evaluation tests/modules tests/rollout tests/test_imports.py
 
-.PHONY: train test check bench test-slow fuzz test-vllm test-official test-browser docs lint types clean
+.PHONY: train test check bench test-slow faults fuzz test-vllm test-official test-browser docs lint types clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py $(ARGS)
@@ -67,7 +67,11 @@ test-browser: $(VENV)/.installed
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Configurations, data rows and checkpoints at random: right, or refused in one message.
+# The whole table of planted faults, tests/faults/cases.yaml.
+faults: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/faults -m "slow or not slow" $(ARGS)
+
+# Configurations, data rows, models, templates and checkpoints at random: right, or refused in one message.
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.faults.fuzz $(ARGS)
 

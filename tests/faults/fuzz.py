@@ -1,4 +1,4 @@
-"""Fuzzed configurations, data rows and checkpoints: right, or refused in one message.
+"""Fuzzed configurations, rows, models, templates, checkpoints: right, or refused in one message.
 
 ``python -m tests.faults.fuzz [CASES]`` (``make fuzz``): 2,000 by default, in this process, by the
 functions that ``train.py`` itself calls before the first rollout. The law: what is given back is
@@ -29,12 +29,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gprl_lightning.config import DataConfig
 from gprl_lightning.config.validation import schema_keys, validate
+from gprl_lightning.data.pair_formats import PairKeys
+from gprl_lightning.data.preferences import survey_pairs
 from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.errors import ConfigError, InvariantError
 from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume
 from gprl_lightning.runtime.checkpoint_io import PlainCheckpointIO, read_header
 from gprl_lightning.runtime.run_identity import RunIdentity, header_in
 from tests.composing import composed
+from tests.faults.fuzz_models import FILES, model, sound_policy, template, templates
 from tests.worlds import tiny_loader, tiny_module, tiny_trainer
 
 LAWFUL = (ConfigError, InvariantError, HydraException, OmegaConfBaseException)
@@ -111,9 +114,15 @@ messages = st.lists(
     ),
     max_size=3,
 )
+sides = st.one_of(st.text(max_size=9), messages, st.lists(st.text(max_size=4), max_size=2))
+PAIR_KEYS = PairKeys(label="label", margin="margin")
 rows = st.one_of(
     plain.map(json.dumps),
     st.one_of(plain, messages, st.text(max_size=30)).map(lambda v: json.dumps({"prompt": v})),
+    st.fixed_dictionaries(
+        {"prompt": st.one_of(st.text(max_size=9), messages), "chosen": sides, "rejected": sides},
+        optional={"label": numbers, "margin": numbers, "attributes": plain, "group": plain},
+    ).map(json.dumps),
     st.text(max_size=30),
     st.integers(200, 3000).map(lambda n: "[" * n + "]" * n),
     st.integers(4000, 6000).map(lambda n: '{"prompt": ' + "9" * n + "}"),
@@ -121,15 +130,20 @@ rows = st.one_of(
 
 
 def data(lines: list[bytes], folder: Path) -> None:
-    """Load prompts from a file of these lines."""
+    """Load prompts, and pairs, from a file of these lines."""
     file = folder / "rows.jsonl"
     file.write_bytes(b"\n".join(lines))
+    pairs = lawful("pairs", lambda: survey_pairs(file, "train", PAIR_KEYS).pairs)
+    for pair in pairs or ():
+        assert pair.chosen != pair.rejected and math.isfinite(pair.margin) and 0 <= pair.label <= 1
+        assert all(m["content"].strip() for m in pair.prompt if m["role"] != "assistant")
+        json.dumps(asdict(pair), ensure_ascii=False).encode("utf8")
     prompts = lawful("data", lambda: load_prompts(DataConfig(path=str(file), held_out=0)))
     for prompt in (*prompts[0], *prompts[1]) if prompts is not None else ():
         assert prompt.messages and prompt.messages[-1]["role"] == "user"
         for message in prompt.messages:
             message["content"].encode("utf8")  # a lone surrogate cannot be
-            assert message["content"].strip()
+            assert message["content"].strip() or message["role"] == "assistant"
     assert file.read_bytes() == b"\n".join(lines)
 
 
@@ -194,9 +208,17 @@ changes = st.tuples(
 )
 
 
+model_changes = st.tuples(
+    st.sampled_from(FILES),
+    st.sampled_from(["cut", "flip", "remove", "value", "value", "value"]),
+    st.floats(0, 1, exclude_max=True),
+    st.one_of(st.integers(-3, 100), values.filter(lambda v: type(v) is not int)),
+)
+
+
 def fuzz(cases: int, derandomize: bool = False) -> Counter[str]:
-    """Run so many cases, a half of them configurations. Raises AssertionError at the first unlawful
-    one, made as small as it can be; any other error is one, too.
+    """Run so many cases, a third of them configurations. Raises AssertionError at the first
+    unlawful one, made as small as it can be; any other error is one, too.
     """
     found.clear()
     options = {
@@ -211,12 +233,15 @@ def fuzz(cases: int, derandomize: bool = False) -> Counter[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         change = st.tuples(st.sampled_from(KEYS), values)
-        run(0.5, st.lists(change, min_size=1, max_size=3))(lambda c: configuration(c))
+        run(0.35, st.lists(change, min_size=1, max_size=3))(lambda c: configuration(c))
         lines = st.lists(rows.map(lambda r: r.encode("utf8", "surrogatepass")), max_size=4)
         run(0.15, lines)(lambda found: data(found, folder))
-        run(0.1, st.lists(st.binary(max_size=40), max_size=4))(lambda found: data(found, folder))
+        run(0.05, st.lists(st.binary(max_size=40), max_size=4))(lambda found: data(found, folder))
         original = checkpoint_of_a_run(folder / "run")
-        run(0.25, changes)(lambda c: checkpoint(original, c, folder))
+        run(0.2, changes)(lambda c: checkpoint(original, c, folder))
+        run(0.15, templates)(lambda text: template(lawful, text))
+        sound = sound_policy(folder / "sound")
+        run(0.1, model_changes)(lambda c: model(lawful, sound, c))
     return Counter(found)
 
 
