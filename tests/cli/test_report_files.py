@@ -7,16 +7,15 @@ import json
 import pytest
 
 from gprl_lightning.__main__ import run
+from gprl_lightning.tracking.loggers import ITERATION
 
-METRICS = "iteration,train/loss\n1,0.5\n2,0.25\n"
+METRICS = f"{ITERATION},train/loss\n1,0.5\n2,0.25\n"
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("metrics.csv", "iteration,train/loss\n1,0.5\ntwo,0.25\n"),
-        ("metrics.csv", "train/loss\n0.5\n"),
-        ("metrics.csv", "iteration,train/loss\n1,half\n"),
+        ("metrics.csv", METRICS.replace("0.5", "half")),
         ("summary.json", '{"cautions": ['),
         ("summary.json", "[]"),
         ("summary.json", ""),

@@ -47,7 +47,8 @@ def plant(world: Path, faults: dict[str, Any]) -> None:
     """Put faults into the files of `world`."""
     for kind, places in faults.items():
         for place in places:
-            value, file = places[place] if isinstance(places, dict) else None, world / place
+            value: Any = places[place] if isinstance(places, dict) else None
+            file = world / place
             file.parent.mkdir(parents=True, exist_ok=True)
             if kind == "write":
                 file.write_text(value, encoding="utf8")

@@ -77,8 +77,7 @@ def test_smollm2_in_a_read_only_cache_works_and_a_cut_one_says_what_to_delete(tm
 def test_pairs_in_a_read_only_cache_work_and_damaged_ones_say_what_to_delete(
     config, tmp_path, monkeypatch, request
 ):
-    prompt = ({"role": "user", "content": "hi"},)
-    parts = tuple([make_pair(prompt, f"a{i}", f"b{i}") for i in range(n)] for n in (3, 2))
+    parts = tuple([make_pair("hi", f"a{i}", f"b{i}") for i in range(n)] for n in (3, 2))
     monkeypatch.setattr(preference_data, "_make", lambda _: parts)
     first = preference_data.sandbox_pairs(config)
     request.getfixturevalue("no_locks")
