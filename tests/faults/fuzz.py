@@ -129,6 +129,25 @@ rows = st.one_of(
 )
 
 
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9)
+turn = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": words})
+system = st.fixed_dictionaries({"role": st.just("system"), "content": words})
+talk = st.tuples(st.lists(system, max_size=1), st.lists(turn, max_size=2), words).map(
+    lambda t: [*t[0], *t[1], {"role": "user", "content": t[2]}]
+)
+# Rows that are mostly right: what is wrong with one of many must still be found.
+sound = st.fixed_dictionaries(
+    {"prompt": st.one_of(words, talk), "chosen": words, "rejected": words},
+    optional={"label": st.floats(0, 1), "margin": st.floats(0, 9), "extra": plain},
+)
+marked = sound.map(lambda row: {"label": None, "margin": None, **row})
+lines_of = st.lists(
+    st.one_of(*[marked.map(json.dumps)] * 9, rows).map(lambda r: r.encode("utf8", "surrogatepass")),
+    min_size=1,
+    max_size=5,
+)
+
+
 def data(lines: list[bytes], folder: Path) -> None:
     """Load prompts, and pairs, from a file of these lines."""
     file = folder / "rows.jsonl"
@@ -234,8 +253,7 @@ def fuzz(cases: int, derandomize: bool = False) -> Counter[str]:
         folder = Path(name)
         change = st.tuples(st.sampled_from(KEYS), values)
         run(0.35, st.lists(change, min_size=1, max_size=3))(lambda c: configuration(c))
-        lines = st.lists(rows.map(lambda r: r.encode("utf8", "surrogatepass")), max_size=4)
-        run(0.15, lines)(lambda found: data(found, folder))
+        run(0.15, lines_of)(lambda found: data(found, folder))
         run(0.05, st.lists(st.binary(max_size=40), max_size=4))(lambda found: data(found, folder))
         original = checkpoint_of_a_run(folder / "run")
         run(0.2, changes)(lambda c: checkpoint(original, c, folder))

@@ -36,7 +36,10 @@ pieces = st.sampled_from(
 templates = st.one_of(
     st.lists(pieces, max_size=8).map("".join),
     st.lists(pieces, max_size=4).map(
-        lambda p: "{% for m in messages %}" + "".join(p) + "{{ m.content }}{% endfor %}"
+        lambda p: (
+            "{% for m in messages %}" + "".join(p[:2]) + "{{ m.content }}<end>{% endfor %}"
+            "{% if add_generation_prompt %}" + "".join(p[2:]) + "assistant:{% endif %}"
+        )
     ),
     st.text(max_size=30),
 )
