@@ -42,6 +42,21 @@ NAMES = {
     "distinct_no_drift": "GPRL, distinct axes, no controller",
     "distinct_grpo": "GRPO + GPM, distinct axes",
     "gold_reward": "GRPO + gold (ceiling)",
+    "gprl": "GPRL, full",
+    "rloo": "RLOO",
+    "reinforce_pp": "REINFORCE++",
+    "dr_grpo": "Dr. GRPO",
+    "dapo": "DAPO",
+    "gspo": "GSPO",
+    "cispo": "CISPO",
+    "lampo": "LamPO",
+    "vpo": "VPO",
+    "dpo": "DPO",
+    "ipo": "IPO",
+    "simpo": "SimPO",
+    "online_dpo": "Online DPO",
+    "sppo": "SPPO",
+    "gpo": "GPO",
 }
 
 

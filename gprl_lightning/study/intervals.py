@@ -43,6 +43,16 @@ def standard_error(values: Array) -> float:
     return float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
+def student_test(values: Array) -> float:
+    """Return the two-sided p of Student's test that the true mean is 0; NaN of fewer than three."""
+    if len(values) < FEWEST_PAIRS:
+        return math.nan
+    error = standard_error(values)
+    if error == 0:
+        return float(np.mean(values) == 0)
+    return 1 - _within(abs(float(np.mean(values))) / error, len(values) - 1)
+
+
 @lru_cache
 def quantile(degrees: int, probability: float) -> float:
     """Return Student's t at a probability of a half or more."""

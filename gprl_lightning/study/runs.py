@@ -18,7 +18,7 @@ from gprl_lightning.tracking.loggers import read_metrics
 from gprl_lightning.tracking.run_folder import judge_of
 
 Array = NDArray[np.float64]
-ARM_KEY = "ablation"
+ARM_KEYS = ("ablation", "algorithm")  # an arm goes by the bare word of these
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,23 @@ def read_grid(folder: Path) -> list[Run]:
         ValueError: a run has no held-out evaluation with the KL of whole responses, or another
             judge than the gold.
     """
-    jobs = sorted(file.parent for file in folder.glob(f"*/{SUMMARY_FILE}"))
-    overrides = {job: _overrides(job) for job in jobs}
-    shared = set.intersection(*(set(own) for own in overrides.values())) if jobs else set()
-    runs = [_read(job, _arm(own, shared)) for job, own in overrides.items()]
+    runs = [_read(job, arm) for job, arm in _arms(folder).items()]
     order = _order(folder)
     place = {run.arm: order.get(run.arm.partition(" ")[0], len(order)) for run in runs}
     return sorted(runs, key=lambda r: (place[r.arm], r.arm, r.seed))
+
+
+def job_folders(folder: Path) -> dict[str, Path]:
+    """Return a finished run's folder for each arm: one of its seeds."""
+    return {arm: job for job, arm in _arms(folder).items()}
+
+
+def _arms(folder: Path) -> dict[Path, str]:
+    """The arm of each finished run, by its folder."""
+    jobs = sorted(file.parent for file in folder.glob(f"*/{SUMMARY_FILE}"))
+    overrides = {job: _overrides(job) for job in jobs}
+    shared = set.intersection(*(set(own) for own in overrides.values())) if jobs else set()
+    return {job: _arm(own, shared) for job, own in overrides.items()}
 
 
 def _read(job: Path, arm: str) -> Run:
@@ -106,10 +116,15 @@ def _overrides(job: Path) -> list[str]:
 
 
 def _arm(overrides: list[str], shared: set[str]) -> str:
-    """The override that names the arm, and any others that differ, without the seed."""
-    own = [o for o in overrides if o.startswith(f"{ARM_KEY}=") or o not in shared]
-    names = [o.removeprefix(f"{ARM_KEY}=") for o in own if not o.startswith("seed=")]
+    """The override that names the arm, and any others that differ, but for seed and folders."""
+    own = [o for o in overrides if o.startswith(f"{ARM_KEYS[0]}=") or o not in shared]
+    names = [_word(o) for o in own if not o.startswith(("seed=", "paths."))]
     return " ".join(names) or "all"
+
+
+def _word(override: str) -> str:
+    key, _, value = override.partition("=")
+    return value if key in ARM_KEYS else override
 
 
 def _order(folder: Path) -> dict[str, int]:
@@ -119,5 +134,5 @@ def _order(folder: Path) -> dict[str, int]:
         return {}
     cfg = yaml.safe_load(file.read_text(encoding="utf8"))
     params = cfg.get("hydra", {}).get("sweeper", {}).get("params", {})
-    arms = str(params.get(ARM_KEY, "")).replace(" ", "").split(",")
-    return {arm: place for place, arm in enumerate(arms)}
+    arms = [str(params.get(key, "")).replace(" ", "").split(",") for key in ARM_KEYS]
+    return {arm: place for words in arms for place, arm in enumerate(words)}

@@ -38,11 +38,11 @@ def summary_figure(arms: Arms) -> Any:
         for field, (label, colour, shift) in LEVELS.items():
             interval = over_seeds(runs, lambda r, f=field: getattr(gold_summary(r), f))
             label = label if place == 0 else None
-            _error_bar(left, interval, place + shift, color=colour, fmt="o", label=label)
+            error_bar(left, interval, place + shift, color=colour, fmt="o", label=label)
         drop = over_seeds(runs, lambda r: gold_summary(r).drop)
-        _error_bar(middle, drop, place, color="black", fmt="o")
+        error_bar(middle, drop, place, color="black", fmt="o")
         collapsed = exact_share(int(sum(s.collapsed for s in summaries)), len(summaries))
-        _error_bar(right, collapsed, place, color="black", fmt="o")
+        error_bar(right, collapsed, place, color="black", fmt="o")
     left.set_yticks(range(len(arms)), [name_of(arm) for arm in arms], fontsize=8)
     left.invert_yaxis()
     left.set(xlabel="gold win rate", xlim=(-0.1, 1.02))  # Student's bounds know no limits
@@ -91,9 +91,10 @@ def _legend() -> list[Line2D]:
 def _difference(panel: Any, paired: Paired, place: float, marker: str) -> None:
     found = paired.interval
     points = Interval(*(100 * value for value in (found.mean, found.low, found.high)))
-    _error_bar(panel, points, place, color=COLOURS[paired.verdict], fmt=marker)
+    error_bar(panel, points, place, color=COLOURS[paired.verdict], fmt=marker)
 
 
-def _error_bar(panel: Any, interval: Interval, place: float, **style: Any) -> None:
+def error_bar(panel: Any, interval: Interval, place: float, **style: Any) -> None:
+    """Draw a mean with its interval, if it has one, as a horizontal bar."""
     width = np.nan_to_num([[interval.mean - interval.low], [interval.high - interval.mean]])
     panel.errorbar([interval.mean], [place], xerr=width, ms=4, **style)

@@ -25,6 +25,7 @@ from gprl_lightning.study.intervals import (
     quantile,
     standard_error,
     student,
+    student_test,
 )
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
@@ -40,12 +41,14 @@ class Paired:
 
     Attributes:
         interval: mean and Student's interval.
+        student: p of Student's test, two-sided; NaN of fewer than three.
         sign_flip: p of the sign-flip permutation test, two-sided.
         detectable: the true difference that these seeds would show in four studies of five.
         verdict: what `judge` says.
     """
 
     interval: Interval
+    student: float
     sign_flip: float
     detectable: float
     verdict: Verdict
@@ -63,7 +66,11 @@ def judge(differences: Array, level: float = LEVEL, margin: float = MARGIN) -> P
     known = differences[~np.isnan(differences)]
     interval, chance = student(known, level), sign_flip(known)
     return Paired(
-        interval, chance, detectable(known, level), _word(interval, chance, level, margin)
+        interval=interval,
+        student=student_test(known),
+        sign_flip=chance,
+        detectable=detectable(known, level),
+        verdict=_word(interval, chance, level, margin),
     )
 
 

@@ -22,11 +22,12 @@ def write_run(
     kl: list[float],
     monitored: bool = False,
     finished: bool = True,
+    key: str = "ablation",
 ) -> Path:
     """One job with these curves at iterations 0, 10, …, 40."""
-    job = folder / f"ablation={arm},seed={seed}"
+    job = folder / f"{key}={arm},seed={seed}"
     (job / ".hydra").mkdir(parents=True)
-    overrides = [f"seed={seed}", f"ablation={arm}", "grid=paper_table"]
+    overrides = [f"seed={seed}", f"{key}={arm}", "grid=paper_table"]
     (job / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
     log = MetricsCSV(job)
     for place, iteration in enumerate(ITERATIONS):
