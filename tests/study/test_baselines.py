@@ -89,7 +89,8 @@ def test_the_page_says_so_and_can_be_drawn_from_the_record_alone(grid, tmp_path,
     page.write_text(f"# Before\n{BEGIN}\nstale words\n{END}\nafter\n")
     assert command.main([str(grid), "--page", str(page)]) == 0
     text = page.read_text()
-    assert "stale words" not in text and text.startswith("# Before\n") and text.endswith("\nafter\n")
+    assert text.startswith("# Before\n") and text.endswith("\nafter\n")
+    assert "stale words" not in text
     assert "5 words on 6 seeds (0, 1, 2, 3, 4, 5) (unfinished and left out: 6)" in text
     assert "RLOO and Dr. GRPO are the same runs" in text
     row = next(line for line in text.splitlines() if line.startswith("| GRPO + BT | +"))
