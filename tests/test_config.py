@@ -24,6 +24,7 @@ ABLATIONS = [a for a in options("ablation") if a != "none"]
 GRIDS = [g for g in options("grid") if g != "none"]
 SEEDS = {
     "baselines": range(5),
+    "baselines_smollm2": range(1),  # a night of one core
     "closed_loop": range(10),
     "detector_runs": range(20, 35),  # fresh ones: no other grid has them
     "paper_table": range(5),
