@@ -78,7 +78,8 @@ def test_the_planted_exploit_stands_first(opened):
     driver = opened()
     assert all(EXPLOIT in card for card in _cards(driver)[:10])
     came = [row.text for row in _all(driver, "#phrases tr")[1:4]]
-    assert any(EXPLOIT in row for row in came)
+    assert len([row for row in came if EXPLOIT in row]) == 1  # and not its every part
+    assert not any("you so" in row for row in came if EXPLOIT not in row)
     assert [e for e in _all(driver, "#measures tr")[1].text.split() if e.startswith("+")]
 
 

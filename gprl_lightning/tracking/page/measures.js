@@ -55,14 +55,19 @@ function phraseChanges(run, from, to) {
   return { rose: distinct(rows, 1), fell: distinct(rows, -1) };
 }
 
-// Of phrases that hold one another the most telling one: a phrase of n words says √n times as much as a word.
+const pairs = (words) => words.slice(1).map((word, i) => `${words[i]} ${word}`);
+
+// Of phrases that share words the most telling one: a phrase of n words says √n times as much as a word.
 function distinct(rows, sign) {
-  const change = (row) => sign * (row[2] - row[1]), kept = [];
+  const change = (row) => sign * (row[2] - row[1]), kept = [], seen = new Set();
   const telling = (row) => change(row) * Math.sqrt(row[0].match(WORDS).length);
   const order = rows.filter((row) => change(row) >= 0.02).map((row) => [telling(row), row]).sort((a, b) => b[0] - a[0]).map((pair) => pair[1]);
   for (const row of order) {
     if (kept.length === LISTED) break;
-    if (!kept.some((other) => other[0].includes(row[0]) || row[0].includes(other[0]))) kept.push(row);
+    const own = pairs(row[0].match(WORDS));
+    if (own.some((pair) => seen.has(pair)) || kept.some((other) => other[0].includes(row[0]) || row[0].includes(other[0]))) continue;
+    own.forEach((pair) => seen.add(pair));
+    kept.push(row);
   }
   return kept;
 }
