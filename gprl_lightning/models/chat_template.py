@@ -91,7 +91,8 @@ class ChatTemplate:
                 "Correct the file, or set another."
             ) from error
         names = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-        ordered = sorted(names | set(tokenizer.all_special_tokens), key=len, reverse=True)
+        names |= set(tokenizer.all_special_tokens)
+        ordered = sorted(filter(None, names), key=len, reverse=True)  # one that is "" is none
         self.special = re.compile(
             "(" + "|".join(map(re.escape, ordered)) + ")" if ordered else "$^"
         )

@@ -14,7 +14,16 @@ from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.causal_lm import require_causal
 from gprl_lightning.models.policy import Policy, load_policy, save_policy
 from gprl_lightning.rollout.plain_decoding import require_decodable
-from tests.tiny import ARCHITECTURES, BOS, EOS, VOCABULARY, tiny_model, tiny_policy, tiny_tokenizer
+from tests.tiny import (
+    ARCHITECTURES,
+    BOS,
+    EOS,
+    VOCABULARY,
+    chat,
+    tiny_model,
+    tiny_policy,
+    tiny_tokenizer,
+)
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCABULARY}
 SPECIAL = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": 3}
@@ -139,6 +148,16 @@ def test_settings_of_a_model_that_cannot_be_are_refused_by_its_path(fault, tmp_p
     file = tmp_path / name
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     assert refused(tmp_path).startswith("policy.")
+
+
+@pytest.mark.parametrize("name", ["bos", "unk", "pad", "sep"])
+def test_a_special_token_that_is_empty_is_none(name, tmp_path):
+    save_policy(tiny_policy(), tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), f"{name}_token": ""}))
+    policy = load_policy(PolicyConfig(), tmp_path, 1.0)
+    assert policy.chat.text(chat("a<eos>b"), True) == "<bos>user:a<eos>b<end>assistant:"
+    assert policy.chat.tokens([chat("a<eos>b")]) == tiny_policy().chat.tokens([chat("a<eos>b")])
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"eos_token_id": 1', "\0\0"])
