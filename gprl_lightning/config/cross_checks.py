@@ -173,6 +173,8 @@ def check_built(config: Config) -> None:
                 f"{target!r}. {fix}."
             )
         later = key in ("objective", "optimizer")  # what they are made from is not there yet
+        # A rule or a loss may be a plain function, of which Hydra makes one with its options.
+        later |= key.startswith("algorithm.") and target.rpartition(".")[2][:1].islower()
         if node.get("_partial_", False) is not later and isinstance(node.get("_partial_"), bool):
             raise ConfigError(
                 f"{key}._partial_={node['_partial_']}: expected {str(later).lower()}. Leave the "

@@ -1,6 +1,7 @@
 """3,000 iterations, killed or told to stop every 50 or so, end where the undisturbed run ends.
 
-And hold no more memory, files and threads at the end than at the beginning. Prints its figures:
+And hold no more memory (but for the rows of metrics.csv), files and threads at the end than at the
+beginning. Prints its figures:
 ``pytest -m slow -s tests/integration/test_soak.py``.
 """
 
@@ -22,6 +23,7 @@ from tests.integration.test_kills import Run, compare, settings
 
 ITERATIONS, BETWEEN = 3000, 50
 EVERY = 5  # iterations between checkpoints
+ROW = 10  # kilobytes at most of a row of metrics.csv, which are all kept
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def slope(points: list[tuple[int, float]]) -> float:
 
 def assert_flat(samples: list[Held]) -> None:
     early, late = samples
-    assert late.megabytes < 1.05 * early.megabytes, samples
+    rows = (late.iteration - early.iteration) * ROW / 1024
+    assert late.megabytes < 1.02 * early.megabytes + rows, samples
     assert (late.files, late.threads) == (early.files, early.threads), samples
 
 
