@@ -74,7 +74,7 @@ def refusal(base: Any, key: str, value: Any) -> str:
         OmegaConf.update(base, key, value, merge=False)
         validate(base)
         if key.startswith(FREE):
-            check_targets(base)
+            check_targets(OmegaConf.masked_copy(base, [place]))
             build(base, key)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         return explain(error)
