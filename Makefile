@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 FAST := tests/core tests/data tests/evaluation tests/modules tests/rollout tests/test_imports.py
 
-.PHONY: train test check bench test-slow faults fuzz test-vllm test-official test-browser docs lint types clean
+.PHONY: train test check bench test-slow test-lowest faults fuzz test-vllm test-official test-browser docs lint types clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py $(ARGS)
@@ -34,6 +34,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m tests.benchmarks.bench_overhead
 	$(BIN)/python -m tests.benchmarks.bench_startup
 	$(BIN)/python -m tests.benchmarks.bench_scaling
+
+# The lowest version of everything that pyproject.toml declares, in an environment of its own.
+test-lowest:
+	.ci/test-lowest $(FAST) $(ARGS)
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "slow" $(ARGS)
@@ -90,4 +94,4 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .cache runs multirun site
+	rm -rf $(VENV) .venv-lowest .cache runs multirun site dist

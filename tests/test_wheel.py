@@ -62,6 +62,8 @@ def test_the_wheel_holds_the_configuration_the_assets_and_the_commands(wheel):
         kept |= {str(f.relative_to(ROOT)) for f in (package / folder).rglob("*") if f.is_file()}
     assert any(name.endswith("model.safetensors") for name in kept)
     assert kept <= names
+    cited = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {wheel.name.split('-')[1]}\n" in cited
     roots = {name.split("/")[0].split("-")[0] for name in names}
     assert roots == {"gprl_lightning", "hydra_plugins"}
     assert all(f"{command} = " in scripts for command in COMMANDS)
@@ -74,6 +76,8 @@ def test_an_installed_command_composes_in_an_empty_folder_and_takes_ones_own(ins
     arguments = ("--config-dir", "my_conf", "experiment=mine", "--cfg", "job")
     shown = run(installed / "gprl-train", *arguments, cwd=tmp_path)
     assert "iterations: 7" in shown and "num_axes: 3" in shown
+    asked = run(installed / "gprl-train", "--help", cwd=tmp_path)
+    assert "gprl-train experiment=" in asked and "train.py" not in asked
     # Its own package, and its own configuration: the checkout is not on its path.
     shown = run(installed / "gprl-train", "--info", "searchpath", cwd=tmp_path)
     assert str(installed.parent / "lib") in shown and str(CONF) not in shown

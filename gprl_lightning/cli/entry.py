@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gprl_lightning.cli.console import be_patient
 from gprl_lightning.cli.quick_help import quicken_help
+from gprl_lightning.cli.sweep_file import as_multirun
 from gprl_lightning.config.validation import did_you_mean
 from gprl_lightning.errors import ConfigError, GridFailed, InvariantError
 from gprl_lightning.runtime.disk import CLOSED, FULL, disk_error
@@ -34,10 +35,19 @@ from gprl_lightning.tracking.grid_results import COMPOSED_FILE, ERROR_FILE, FINI
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 OURS = "GPRL_ONE_MESSAGE"  # FULL_ERROR was set here, and not by the user; for processes of a run
+CHECKOUT, INSTALLED = "python train.py", "gprl-train"
 EXIT_JOBS_FAILED = 1
 EXIT_CONFIGURATION = 2
 EXIT_INVARIANT = 3
 EXIT_INTERRUPTED = 130
+
+
+def command() -> str:
+    """``${command:}`` in conf/: how this program is called, from a checkout or installed."""
+    return INSTALLED if Path(sys.argv[0]).name == INSTALLED else CHECKOUT
+
+
+OmegaConf.register_new_resolver("command", command, replace=True)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -50,6 +60,10 @@ def run(main: Callable[[], None]) -> None:
     """
     be_patient()
     quicken_help()
+    try:
+        sys.argv = [sys.argv[0], *as_multirun(sys.argv[1:])]
+    except ConfigError as error:
+        _exit(str(error), EXIT_CONFIGURATION)
     if os.environ.get(FULL_ERROR) == "1" and OURS not in os.environ:
         return main()
     os.environ[FULL_ERROR] = os.environ[OURS] = "1"
@@ -103,7 +117,7 @@ def of_the_disk(error: BaseException) -> tuple[str, int]:
 
 
 def _exit(message: str, code: int) -> None:
-    sys.stderr.write(message.rstrip() + "\n")
+    sys.stderr.write(message.rstrip().replace(CHECKOUT, command()) + "\n")
     sys.exit(code)
 
 

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gprl_lightning.cli import entry
+from gprl_lightning.config.fast_dev_run import honour_fast_dev_run
 from gprl_lightning.config.targets import check_targets
 from gprl_lightning.config.validation import validate
 
@@ -30,6 +31,7 @@ def conf_folder() -> Path:
 def compose_and_run(cfg: DictConfig) -> None:
     """Validate the configuration, and run the task that it names."""
     with entry.job():
+        honour_fast_dev_run(cfg)
         config = validate(cfg)
         with entry.first_imports():  # torch, transformers and lightning: only for a real run
             from gprl_lightning.benchmarks.run import run_benchmark

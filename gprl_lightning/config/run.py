@@ -51,6 +51,7 @@ class DataConfig:
     system_prompt: Text | None = None
     max_prompt_tokens: Count = 512
     prompts_per_step: Count = 8  # per process
+    max_rows: Count | None = None  # train on the first so many prompts or pairs; None: all
     held_out_path: Text | None = None  # None: the last `held_out` prompts of `path`
     held_out_split: Text = "train"
     held_out: Natural = 200

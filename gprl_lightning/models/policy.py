@@ -253,11 +253,16 @@ def load_policy(config: PolicyConfig, path: str | Path, temperature: float) -> P
     return Policy(model, tokenizer, temperature)
 
 
+def has_adapters(policy: Policy) -> bool:
+    """Return True for a policy that is trained by LoRA."""
+    return policy.model is not policy.causal_lm
+
+
 def save_policy(policy: Policy, folder: str | Path, merged: bool = False) -> None:
     """Write weights and tokenizer as Hugging Face does; with LoRA the adapters alone, unless
     ``merged``, which writes the whole network with the adapters added in."""
     model = policy.model
-    if merged and model is not policy.causal_lm:
+    if merged and has_adapters(policy):
         model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
     model.save_pretrained(folder)  # type: ignore[operator]
     policy.tokenizer.save_pretrained(folder)

@@ -23,7 +23,7 @@ FILE = ".lock"
 # Who sets them counts the processes of one run from 0; the first one holds the lock for all.
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 # What a run writes into its folder, and what each must be if it is there already.
-FOLDERS = ("checkpoints", "policy", "rollouts", "preference_model", "bad_steps")
+FOLDERS = ("checkpoints", "policy", "adapter", "rollouts", "preference_model", "bad_steps")
 FILES = ("metrics.csv", "config.yaml", "provenance.json", "summary.json", "report.png")
 FILES += ("drift_interventions.csv", "evaluation.json", FILE)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gprl_lightning.config.judging import GOLD
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.grid_results import SUMMARY_FILE
+from gprl_lightning.tracking.grid_results import SUMMARY_FILE, is_setting
 from gprl_lightning.tracking.loggers import read_metrics
 from gprl_lightning.tracking.run_folder import judge_of
 
@@ -116,9 +116,9 @@ def _overrides(job: Path) -> list[str]:
 
 
 def _arm(overrides: list[str], shared: set[str]) -> str:
-    """The override that names the arm, and any others that differ, but for seed and folders."""
+    """The override that names the arm, and any others that differ, but for the seed."""
     own = [o for o in overrides if o.startswith(f"{ARM_KEYS[0]}=") or o not in shared]
-    names = [_word(o) for o in own if not o.startswith(("seed=", "paths."))]
+    names = [_word(o) for o in own if is_setting(o) and not o.startswith("seed=")]
     return " ".join(names) or "all"
 
 

@@ -44,7 +44,8 @@ from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_mod
 
 def build_prompts(data: DataConfig) -> tuple[list[Prompt], list[Prompt]]:
     """Return the (train, held-out) prompts of ``data``: the sandbox's, a file's or the hub's."""
-    return sandbox_prompts(data) if data.path == "sandbox" else load_prompts(data)
+    train, held_out = sandbox_prompts(data) if data.path == "sandbox" else load_prompts(data)
+    return train[: data.max_rows], held_out
 
 
 def build_parts(config: Config, cfg: DictConfig, policy: Policy, prompts: list[Prompt]) -> Parts:

@@ -12,10 +12,16 @@ from gprl_lightning.sandbox.preference_data import sandbox_pairs
 
 
 def preference_pairs(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Return the (train, held-out) pairs of ``data``, or the sandbox's own, gold-labelled.
+    """Return the (train, held-out) pairs of ``data``, or the sandbox's own, gold-labelled; of the
+    former the first ``data.max_rows``.
 
     A training pair that is in ``data.held_out_path``, too, is left out, and a line says so.
     """
+    train, held_out = _all_pairs(config)
+    return train[: config.data.max_rows], held_out
+
+
+def _all_pairs(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
     data = config.data
     if data.path == "sandbox":
         return sandbox_pairs(config)

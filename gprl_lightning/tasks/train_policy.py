@@ -21,7 +21,7 @@ from gprl_lightning.config.judging import quoted_judge
 from gprl_lightning.errors import EndedEarly
 from gprl_lightning.evaluation.witness import not_independent
 from gprl_lightning.models.builtin import policy_folder
-from gprl_lightning.models.policy import Policy, load_policy, save_policy
+from gprl_lightning.models.policy import Policy, has_adapters, load_policy, save_policy
 from gprl_lightning.models.prompt_lengths import require_room
 from gprl_lightning.models.reading_checks import require_readable
 from gprl_lightning.rollout.plain_decoding import require_decodable
@@ -155,7 +155,9 @@ def finish(
     if not trainer.is_global_zero:
         return None
     begin(cfg, folder)  # where nothing was left to train, it has not been called yet
-    save_policy(policy, folder / "policy")
+    save_policy(policy, folder / "policy", merged=True)
+    if has_adapters(policy):
+        save_policy(policy, folder / "adapter")
     columns = read_metrics(folder / "metrics.csv")
     final = {name: values[-1] for name, (_, values) in columns.items()}
     write_report(folder)

@@ -29,6 +29,8 @@ COMPOSED_FILE = ".hydra/config.yaml"  # of the last call that began in the folde
 FINISHED_FILE = ".hydra/finished.yaml"  # a copy, of the last call that ended well
 ERROR_FILE = "error.txt"
 TABLE_FILE = "grid.csv"
+# Where a run is told of and how fast it goes: no arm of a grid differs by these.
+NO_SETTINGS = ("logger", "paths", "hydra", "threads", "keep_freed_memory", "checkpoint_every")
 MAX_NAME = 180  # bytes of a folder's name; file systems allow 255
 # On the console; the CSV has all.
 COLUMNS = (
@@ -119,10 +121,23 @@ def folder_name(overrides: str) -> str:
     return name.encode()[: MAX_NAME - 9].decode(errors="ignore") + "-" + digest
 
 
+def is_setting(override: str) -> bool:
+    """Return False for an override that changes no number of a run, such as ``logger=csv``."""
+    return re.split(r"[./=]", override.lstrip("+~"), maxsplit=1)[0] not in NO_SETTINGS
+
+
+def sweep_name(overrides: Sequence[str]) -> str:
+    """``${sweep_name:…}`` in conf/: what tells a sweep by these overrides from others, but for its
+    seeds: more of them join the earlier ones."""
+    own = sorted(str(o) for o in overrides if not str(o).startswith(("seed=", "paths.")))
+    return hashlib.sha256("\n".join(own).encode()).hexdigest()[:8]
+
+
 def arm(job: Job, jobs: Sequence[Job], pooled: Sequence[str] = ("seed",)) -> str:
     """What sets this job apart from the others of the grid, but for the keys that are pooled."""
     shared = set.intersection(*(set(other.overrides) for other in jobs))
     own = [o for o in job.overrides if o not in shared and o.partition("=")[0] not in pooled]
+    own = [override for override in own if is_setting(override)]
     return " ".join(own) or "all"
 
 
@@ -202,4 +217,5 @@ def sibling_job(key: str, value: str) -> str:
 
 
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 OmegaConf.register_new_resolver("sibling_job", sibling_job, replace=True)

@@ -130,7 +130,8 @@ def test_jobs_are_isolated_skipped_when_finished_and_tabled(tmp_path):
 def test_jobs_through_submitit(tmp_path):
     done = run(str(TOY), "-m", "seed=0,1", "hydra/launcher=local_queue", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = summaries(tmp_path / "runs/sandbox/multirun")
+    (folder,) = (tmp_path / "runs/sandbox").glob("multirun_*")
+    found = summaries(folder)
     assert found.keys() == {"seed=0", "seed=1"}
     assert len({job["process"] for job in found.values()}) == 2
 

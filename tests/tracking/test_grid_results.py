@@ -90,6 +90,22 @@ def test_an_arm_is_named_by_what_differs(tmp_path):
     assert arm(jobs[0], jobs, ()) == "k=1 seed=0"
 
 
+def test_where_a_run_is_told_of_is_no_arm(tmp_path):
+    """`logger=csv`, threads and folders differ, and the runs are still seeds of one arm."""
+    jobs = [
+        grid.Job(("ablation=none", "logger=csv", "seed=0"), tmp_path, ""),
+        grid.Job(
+            ("ablation=none", "logger.wandb.mode=online", "threads=2", "seed=1"), tmp_path, ""
+        ),
+        grid.Job(("ablation=two_axes", "+logger.wandb.notes=a", "seed=0"), tmp_path, ""),
+    ]
+    arms = [grid.arm(job, jobs) for job in jobs]
+    assert arms == ["ablation=none", "ablation=none", "ablation=two_axes"]
+    assert grid.is_setting("algorithm.kl_coef=0.1") and grid.is_setting(
+        "algorithm/policy_loss=clip"
+    )
+
+
 def test_a_job_is_finished_only_with_this_configuration(tmp_path):
     assert _job(tmp_path, "a=1", final={}).finished
     assert not _job(tmp_path, "a=2").finished
