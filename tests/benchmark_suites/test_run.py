@@ -206,8 +206,8 @@ def test_a_benchmark_must_be_chosen(tmp_path):
     [
         ("benchmark.limit=0", "benchmark.limit=0: expected >= 1"),
         ("benchmark.max_position_bias=1", "benchmark.max_position_bias=1.0: expected in"),
-        ("judge.timeout=0", "judge.timeout=0.0: expected > 0"),
-        ("judge.price_prompt=1", "judge.price_completion=None: expected both prices"),
+        ("judge.timeout=0", "judge.timeout=0.0: expected in (0, 86400]"),
+        ("judge.price_prompt=1", "judge.price_completion=(1.0, None): expected both"),
         ("judge.concurrency=0", "judge.concurrency=0: expected >= 1"),
     ],
 )
