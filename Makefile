@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 FAST := tests/core tests/data tests/evaluation tests/modules tests/rollout tests/test_imports.py
 
-.PHONY: train test check bench test-slow test-lowest faults fuzz test-vllm test-official test-browser docs lint types clean
+.PHONY: train test check bench test-slow test-lowest faults fuzz gpu test-vllm test-official test-browser docs lint types clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py $(ARGS)
@@ -78,6 +78,10 @@ faults: $(VENV)/.installed
 # Configurations, data rows, models, templates and checkpoints at random: right, or refused in one message.
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.faults.fuzz $(ARGS)
+
+# All that only a GPU can settle, in eight minutes; on a CPU: make gpu ARGS=--toy
+gpu: $(VENV)/.installed
+	$(BIN)/python -m tests.gpu.check $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,7 @@
 """A Llama-3-8B on one GPU: rollout, update, memory, and how near they are to the device's limits.
 
-    python -m tests.benchmarks.bench_gpu [--full] [--prompts 4] [--micro-batch 4] [overrides]
+    python -m tests.benchmarks.bench_gpu [--shape 8b | 1b] [--full] [--prompts 4]
+        [--micro-batch 4] [overrides]
     python -m tests.benchmarks.bench_gpu --toy        # a small model, on whatever there is
 
 Random weights of that shape in bfloat16, with LoRA or (``--full``) all of it trained; G = 8, 512
@@ -31,7 +32,11 @@ from tests.benchmarks.setups import Setup, Shape, World, make_world
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
 LLAMA_3_8B = Shape(4096, 32, 128_256, mlp=14_336, heads=32, kv_heads=8, tied=False)
-LARGE = Setup("llama-3-8b", LLAMA_3_8B, 4, 8, 256, 512, mean_length=None, dtype=torch.bfloat16)
+LLAMA_3_1B = Shape(2048, 16, 128_256, mlp=8192, heads=32, kv_heads=8)
+LARGE = {
+    name: Setup(f"llama-3-{name}", shape, 4, 8, 256, 512, mean_length=None, dtype=torch.bfloat16)
+    for name, shape in (("8b", LLAMA_3_8B), ("1b", LLAMA_3_1B))
+}
 TOY = Setup("toy", Shape(64, 2, 512, mlp=128), 2, 4, 24, 12, mean_length=None)
 
 
@@ -106,7 +111,7 @@ def on_this_device(setup: Setup, lora: bool, micro_batch: int) -> list[str]:
         f"algorithm.micro_batch_size={micro_batch}",
     ]
     if ON_GPU:
-        options += ["trainer=gpu", "trainer.precision=bf16-true", "+optimizer.fused=true"]
+        options += ["trainer=gpu", "trainer.precision=bf16-true"]
     return options
 
 
@@ -149,8 +154,9 @@ def theirs(setup: Setup, world: World, lora: bool, micro_batch: int) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--shape", choices=[*LARGE], default="8b")
     parser.add_argument("--full", action="store_true", help="train all weights, not adapters")
     parser.add_argument("--prompts", type=int, default=4, help="per iteration; 8 responses each")
     parser.add_argument("--micro-batch", type=int, default=4)
@@ -158,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args(arguments)
-    setup = TOY if options.toy else replace(LARGE, prompts=options.prompts)
+    setup = TOY if options.toy else replace(LARGE[options.shape], prompts=options.prompts)
     if not (ON_GPU or options.toy):
         parser.error("no CUDA device; --toy runs a small model on the CPU")
     world = make_world(setup, options.cache)

@@ -1,0 +1,61 @@
+"""Whole runs on the device: precisions, adapters, and a resume that is bit-equal."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from tests.gpu.correctness import Finding
+
+ROOT = Path(__file__).parents[2]
+TRAINER = "gpu" if torch.cuda.is_available() else "cpu"
+SMOKE = ("experiment=smoke", f"trainer={TRAINER}", "logger=csv", "evaluation.judge=none")
+KINDS = {
+    "bf16-mixed": ("trainer.precision=bf16-mixed",),
+    "bf16-true": ("trainer.precision=bf16-true", "policy.dtype=bfloat16"),
+    "adapters, bf16-mixed": ("trainer.precision=bf16-mixed", "lora=adapters"),
+}
+
+
+def train(folder: Path, cache: Path, *overrides: str) -> str:
+    """Run ``train.py`` there. Return the end of what it printed, or raise with it."""
+    places = f"hydra.run.dir={folder}", f"paths.cache={cache}"
+    command = [sys.executable, "train.py", *SMOKE, *places, *overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError((done.stdout + done.stderr)[-2000:])
+    return done.stdout[-2000:]
+
+
+def weights_of(folder: Path) -> str:
+    """A hash of the policy that a run has left."""
+    digest = sha256()
+    for file in sorted((folder / "policy").glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def two_iterations(root: Path, *overrides: str) -> Finding:
+    """Train for two iterations, the preference model first."""
+    started, folder = perf_counter(), root / str(len([*root.iterdir()]))
+    train(folder, root / "cache", "iterations=2", *overrides)
+    return Finding({"seconds": round(perf_counter() - started, 1)}, weights_of(folder) != "")
+
+
+def resume_is_bit_equal(root: Path) -> Finding:
+    """Four iterations in one go, against the same run that goes on from its second checkpoint."""
+    kept = ("iterations=4", "checkpoint_every=2", "trainer.deterministic=true")
+    whole, parted = root / "whole", root / "parted"
+    train(whole, root / "cache", *kept)
+    shutil.copytree(whole, parted)
+    (parted / "checkpoints" / "iteration_000004.ckpt").unlink()
+    shutil.rmtree(parted / "policy")
+    train(parted, root / "cache", *kept)
+    hashes = weights_of(whole), weights_of(parted)
+    return Finding(dict(zip(("whole", "resumed"), hashes, strict=True)), hashes[0] == hashes[1])

@@ -1,0 +1,34 @@
+"""The GPU script runs whole at toy size on a CPU, and a check that fails is seen."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.gpu import check, correctness
+from tests.gpu.correctness import Finding
+
+
+def test_the_script_runs_at_toy_size(tmp_path, capsys):
+    out = tmp_path / "gpu.json"
+    assert check.main(["--toy", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["checks"]
+    assert set(correctness.CHECKS) < set(rows) and rows["profile of a rollout"]["top"]
+    assert rows["two iterations, bf16-mixed"]["holds"] and "FAIL" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("check_", [lambda: Finding({"x": 1.0}, False), lambda: 1 / 0])
+def test_a_check_that_fails_is_seen_and_the_others_run(check_, tmp_path, capsys):
+    report = check.Report(1.0, tmp_path / "gpu.json")
+    report.add("bad", check_)
+    report.add("good", lambda: Finding({"x": 1.0}, True))
+    assert "FAIL bad" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "gpu.json").read_text())["checks"]
+    assert not rows["bad"]["holds"] and rows["good"]["holds"]
+
+
+def test_nothing_is_begun_when_the_time_is_up(tmp_path):
+    report = check.Report(0.0, tmp_path / "gpu.json")
+    report.add("long", lambda: Finding({"ran": "yes"}, True), needs=60)
+    assert "not run" in report.rows["long"]
