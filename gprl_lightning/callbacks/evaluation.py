@@ -195,7 +195,8 @@ class HeldOutEvaluation(L.Callback):
 
 
 def sequence_kl(ratios: Sequence[Float[Tensor, " rollouts"]]) -> float:
-    """KL to the starting policy of whole responses, in nats: ``E_y[Σ_t log π - log π_start]``.
+    """Return the KL to the starting policy of whole responses, in nats: ``E_y[Σ_t log π - log
+    π_start]``.
 
     The mean over the held-out answers, which are the policy's own samples: unbiased, and so
     now and then below 0 where the two are alike. Both are taken at the temperature of the

@@ -66,7 +66,7 @@ class IterationCheckpoint(Checkpoint):
 
     @contextmanager
     def restoring(self, checkpoint: Path | None) -> Iterator[None]:
-        """Around a fit: what does not fit in the checkpoint is its error, until `restored`.
+        """Wrap a fit: what does not fit in the checkpoint is its error, until `restored`.
 
         Raises:
             CheckpointCorrupt: something in it is missing, or has another type or shape.
@@ -202,7 +202,7 @@ def follow_schedule(trainer: L.Trainer) -> None:
 
 
 def checkpoint_bytes(pl_module: Any) -> int:
-    """About how large a checkpoint is: the weights, and two moments for each that is trained."""
+    """Estimate how large a checkpoint is: the weights, and two moments for each that is trained."""
     weights = sum(t.numel() * t.element_size() for t in pl_module.state_dict().values())
     trained = [p for p in pl_module.trained.parameters() if p.requires_grad]
     return weights + 2 * sum(p.numel() * p.element_size() for p in trained)

@@ -44,7 +44,7 @@ class KLSchedule(L.Callback):
 
 
 def read_schedule(file: str | Path, iterations: int, kl_coef: float) -> list[float]:
-    """β of each iteration of a finished run, from its ``metrics.csv``.
+    """Read β of each iteration of a finished run, from its ``metrics.csv``.
 
     The monitor logs the β that it has just set, which is that of the iteration after.
 

@@ -10,7 +10,8 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Of Python, NumPy, and PyTorch on the CPU and on every GPU of this process."""
+    """Return the state of Python, NumPy, and PyTorch on the CPU and on every GPU of this
+    process."""
     name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state())
     return {
         "python": random.getstate(),

@@ -72,7 +72,7 @@ def _of_all_processes(rows: list[Row]) -> list[Row]:
 
 
 def media(rows: list[Row]) -> dict[str, Any]:
-    """wandb's table, histograms and image of a rollout, by metric name."""
+    """Return wandb's table, histograms and image of a rollout, by metric name."""
     import wandb
 
     shown = ("prompt", "response", "stop_reason", "length", "advantage")

@@ -43,7 +43,8 @@ EXIT_INTERRUPTED = 130
 
 
 def command() -> str:
-    """``${command:}`` in conf/: how this program is called, from a checkout or installed."""
+    """Resolve ``${command:}`` in conf/: how this program is called, from a checkout or
+    installed."""
     return INSTALLED if Path(sys.argv[0]).name == INSTALLED else CHECKOUT
 
 
@@ -122,7 +123,8 @@ def _exit(message: str, code: int) -> None:
 
 
 def explain(error: Exception) -> str:
-    """One message for a configuration that does not work, with the nearest name that does."""
+    """Return one message for a configuration that does not work, with the nearest name that
+    does."""
     if isinstance(error, ConfigError):
         return str(error)
     text = str(error).split("\nConfig search path", 1)[0]
@@ -164,7 +166,7 @@ def _unknown_key(key: str) -> str:
 
 @contextmanager
 def first_imports() -> Iterator[None]:
-    """Around a process's heavy imports: the garbage collector rests, and never looks at them again.
+    """Wrap a process's heavy imports: the garbage collector rests, and never looks at them again.
 
     Searching what they make, of which nothing is garbage, takes a fifth of their time. In the later
     jobs of a multirun there is nothing left to import, and what is alive is not to be kept.
@@ -182,7 +184,7 @@ def first_imports() -> Iterator[None]:
 
 @contextmanager
 def job() -> Iterator[None]:
-    """Around one run: locks its folder, notes that it ended well, and isolates its subprocesses.
+    """Wrap one run: lock its folder, note that it ended well, and isolate its subprocesses.
 
     A folder is used again when a failed job, or one whose configuration has changed, is run again;
     the results in it are the earlier run's until the new one begins (`run_folder.begin`).

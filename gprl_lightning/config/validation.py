@@ -49,7 +49,7 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 
 def run_folder(part: str = "path") -> str:
-    """``${run_folder:}`` in conf/: the run's folder, or the current one outside of a run.
+    """Resolve ``${run_folder:}`` in conf/: the run's folder, or the current one outside of a run.
 
     With ``name`` its name, with ``group`` the name of the folder around it: experiment or grid.
     """
@@ -60,7 +60,8 @@ def run_folder(part: str = "path") -> str:
 
 
 def by_lora(full: float, adapters: float, *, _root_: DictConfig) -> float:
-    """``${by_lora:1e-6,1e-5}`` in conf/: the first for all weights, the second with adapters."""
+    """Resolve ``${by_lora:1e-6,1e-5}`` in conf/: the first for all weights, the second with
+    adapters."""
     return full if _root_.policy.get("lora") is None else adapters
 
 
@@ -123,7 +124,7 @@ def _check_allowed(names: Sequence[str]) -> None:
 
 
 def schema_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the schema; of free-form sections (optimizer, …) only the name."""
+    """Yield every dotted key of the schema; of free-form sections (optimizer, …) only the name."""
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         yield prefix + field.name
@@ -133,7 +134,8 @@ def schema_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
 
 
 def did_you_mean(key: str) -> str:
-    """A hint for a key that does not exist: the nearest name in its section, or its place."""
+    """Return a hint for a key that does not exist: the nearest name in its section, or its
+    place."""
     section, _, name = key.rpartition(".")
     by_section: dict[str, list[str]] = {}
     for known in (*FREE_FORM, *schema_keys()):

@@ -39,7 +39,7 @@ class PairBatch:
         return len(self.labels)
 
     def to(self, *args: Any, **kwargs: Any) -> PairBatch:
-        """On another device, as ``Tensor.to``."""
+        """Move it to another device, as ``Tensor.to``."""
         rest = (self.labels, self.margins, self.attributes)
         labels, margins, attributes = (part.to(*args, **kwargs) for part in rest)
         return PairBatch(self.texts.to(*args, **kwargs), labels, margins, attributes)
@@ -122,13 +122,14 @@ class PairLoader:
             yield batch
 
     def batch(self, position: int) -> PairBatch:
-        """The pairs of this process at step ``position`` (0-based): a pure function of it."""
+        """Return the pairs of this process at step ``position`` (0-based): a pure function of
+        it."""
         return collate_pairs(
             [self.pairs[i] for i in self.rows(position)], self.text, self.attributes
         )
 
     def rows(self, position: int) -> list[int]:
-        """Indices of those pairs."""
+        """Return the indices of those pairs."""
         epoch = next(e for e, start in enumerate(self._starts[1:]) if position < start)
         return self._plan(epoch)[position - self._starts[epoch]][self.rank]
 

@@ -52,7 +52,8 @@ class PreferencePair:
 
 
 def make_pair(prompt: str | Messages, chosen: str, rejected: str, **fields: Any) -> PreferencePair:
-    """A pair of answers to one prompt; ``fields`` are the other fields of `PreferencePair`."""
+    """Return a pair of answers to one prompt; ``fields`` are the other fields of
+    `PreferencePair`."""
     head: Messages = (
         ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
     )
@@ -100,7 +101,8 @@ class ReadPairs:
 def read_pairs(
     path: str | Path, split: str = "train", keys: PairKeys | None = None
 ) -> list[PreferencePair]:
-    """Pairs from a JSONL (also gzipped) or parquet file, or a data set on the Hugging Face hub.
+    """Read pairs from a JSONL (also gzipped) or parquet file, or a data set on the Hugging Face
+    hub.
 
     Raises:
         ConfigError: no such file or data set; a bad row, with file and line.
@@ -141,7 +143,7 @@ def survey_pairs(
 
 
 def parse_row(row: Any, where: str) -> PreferencePair:
-    """One row as a pair.
+    """Read one row as a pair.
 
     Raises:
         ConfigError: what is wrong with the row at ``where``, and what was expected.
@@ -206,7 +208,7 @@ def _text(value: Any) -> str:
 
 
 def fingerprint(pairs: Iterable[PreferencePair]) -> str:
-    """16 hexadecimal digits that name exactly these pairs, in this order."""
+    """Return 16 hexadecimal digits that name exactly these pairs, in this order."""
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(json.dumps(asdict(pair), sort_keys=True).encode())
@@ -216,8 +218,8 @@ def fingerprint(pairs: Iterable[PreferencePair]) -> str:
 def split_pairs(
     pairs: Sequence[PreferencePair], held_out: int, seed: int = 0
 ) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """(train, held-out), at least ``held_out`` pairs in the latter; a group or a prompt is in one
-    only.
+    """Return (train, held-out), at least ``held_out`` pairs in the latter; a group or a prompt is
+    in one only.
 
     Raises:
         ConfigError: nothing left to train on.

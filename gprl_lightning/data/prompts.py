@@ -21,7 +21,7 @@ from gprl_lightning.errors import ConfigError
 
 
 def load_prompts(data: DataConfig) -> tuple[list[Prompt], list[Prompt]]:
-    """The (train, held-out) prompts of ``data``.
+    """Return the (train, held-out) prompts of ``data``.
 
     Held-out prompts come from ``held_out_path``, or are the last ``held_out`` rows of ``path``. A
     training prompt that is held out, too, is left out of the training, and a line says so.
@@ -164,7 +164,7 @@ class PromptLoader:
             yield batch
 
     def batch(self, iteration: int, count: int = 1) -> PromptBatch:
-        """The prompts of this process at ``iteration`` (0-based): a pure function of it.
+        """Return the prompts of this process at ``iteration`` (0-based): a pure function of it.
 
         With ``count``, those of so many iterations from it on, as far as the run goes.
         """

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 
 def distinct_bigrams(texts: Sequence[str]) -> float:
-    """Different pairs of neighbouring words over all pairs, in [0, 1] (distinct-2, Li et al. 2016).
+    """Return different pairs of neighbouring words over all pairs, in [0, 1] (distinct-2, Li et al.
+    2016).
 
     Over all texts together, so that answers which repeat one another count as well as an answer
     that repeats itself. 0 where no text has two words. Falls with the number of texts: compare

@@ -26,7 +26,8 @@ MARGIN_BINS = 4  # quartiles
 def evaluate_preference_model(
     model: PreferenceModel, pairs: Sequence[PreferencePair]
 ) -> dict[str, Any]:
-    """Everything of this file about ``model`` on ``pairs``, ready for JSON. Each text is read once.
+    """Return everything of this file about ``model`` on ``pairs``, ready for JSON. Each text is
+    read once.
 
     Axes and triads are taken over all answers that a prompt has in the data (two, in a plain pair
     set, which has no triads).

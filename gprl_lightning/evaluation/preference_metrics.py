@@ -37,7 +37,7 @@ class Reliability(Metric):
         self.count.index_add_(0, bins, torch.ones_like(confidence))
 
     def compute(self) -> dict[str, Any]:
-        """The expected calibration error, and the bins."""
+        """Return what it measured."""
         count = self.count.clamp(min=1)
         confidence, agreement = self.confidence / count, self.agreement / count
         error = (self.count * (confidence - agreement).abs()).sum() / self.count.sum()
@@ -78,7 +78,7 @@ class AxisUse(Metric):
         self.prompts += 1
 
     def compute(self) -> dict[str, Any]:
-        """Variance shares, Pearson correlations of group scores, and λ over prompts."""
+        """Return what it measured."""
         variance = self.products.diagonal()
         deviation = variance.sqrt().clamp(min=1e-30)
         correlation = self.products / deviation / deviation[:, None]

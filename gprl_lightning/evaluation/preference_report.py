@@ -25,7 +25,7 @@ def write_evaluation(found: dict[str, Any], folder: str | Path) -> list[Path]:
 
 
 def print_evaluation(found: dict[str, Any], console: Console | None = None) -> None:
-    """The figures that matter, as a table."""
+    """Return the figures that matter, as a table."""
     table = Table(title=f"Preference model: {found['kind']}, {found['num_axes']} axes")
     table.add_column("what")
     table.add_column("value", justify="right")

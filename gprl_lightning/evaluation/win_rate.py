@@ -19,7 +19,8 @@ class WinRate(NamedTuple):
 
 
 def win_rate(outcomes: Sequence[float], resamples: int = 2000, seed: int = 0) -> WinRate:
-    """The mean of outcomes (1 won, 0.5 tied, 0 lost), with a percentile bootstrap over comparisons.
+    """Return the mean of outcomes (1 won, 0.5 tied, 0 lost), with a percentile bootstrap over
+    comparisons.
 
     Raises:
         ValueError: no outcomes.
@@ -42,7 +43,7 @@ def win_rate(outcomes: Sequence[float], resamples: int = 2000, seed: int = 0) ->
 def length_controlled_win_rate(
     outcomes: Sequence[float], lengths: Sequence[int], baseline_lengths: Sequence[int]
 ) -> float:
-    """The win rate that a logistic model predicts at equal length (after AlpacaEval 2.0).
+    """Return the win rate that a logistic model predicts at equal length (after AlpacaEval 2.0).
 
     Fits ``logit P(win) = a + b · tanh(d / std(d))`` with d the difference in length, by Newton's
     method with a small ridge on b; returns ``sigmoid(a)``. AlpacaEval's terms for the model and the

@@ -53,7 +53,7 @@ def make_once(folder: Path, make: Callable[[Path], object]) -> None:
 
 @contextmanager
 def made_again_if_damaged(folder: str | Path, made: bool = True) -> Iterator[None]:
-    """Around the load of what was made into the cache (`made`): errors say that it can be deleted.
+    """Wrap the load of what was made into the cache (`made`): errors say that it can be deleted.
 
     Raises:
         ConfigError: instead of a `CheckpointError`.

@@ -13,7 +13,8 @@ from gprl_lightning.errors import ConfigError
 
 
 def with_lora(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
-    """``model`` with trainable low-rank adapters and all else frozen (Hu et al., 2106.09685).
+    """Return ``model`` with trainable low-rank adapters and all else frozen (Hu et al.,
+    2106.09685).
 
     Raises:
         ConfigError: peft is not installed; a target is no layer, or none that can have an adapter.

@@ -94,7 +94,7 @@ def _tokens(policy: Policy, text: str) -> list[int]:
 
 
 def sampler(rollout: RolloutConfig, cfg: DictConfig) -> Sampler:
-    """What makes the responses, with ``rollout.staleness=1`` an iteration ahead."""
+    """Return what makes the responses, with ``rollout.staleness=1`` an iteration ahead."""
     built: Sampler = instantiate(cfg.rollout.sampler)
     return Ahead(built) if rollout.staleness else built
 
@@ -180,12 +180,12 @@ def build_preference_model(config: Config) -> PreferenceModel:
 
 
 def to_container(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values."""
+    """Return the configuration as plain values."""
     return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
 
 
 def invariants(config: Config, folder: Path) -> L.Callback:
-    """The checks that every run makes; the first of all callbacks."""
+    """Return the checks that every run makes; the first of all callbacks."""
     options = config.algorithm
     return Invariants(
         folder,

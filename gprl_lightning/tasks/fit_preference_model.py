@@ -34,7 +34,7 @@ ANGLE_EXAMPLES = 400  # conversations on which the value head's first angles are
 def new_preference_model(
     config: Config, pairs: Sequence[PreferencePair], backbone: str
 ) -> PreferenceModel:
-    """Fresh heads on the network in the folder, or of the hub name, `backbone`."""
+    """Put fresh heads on the network in the folder, or of the hub name, `backbone`."""
     options, training = config.preference_model, config.preference_training
     spread = pairs[:ANGLE_EXAMPLES] if training.spread_angles else ()
     return from_backbone(
@@ -186,7 +186,7 @@ def save_trained(
     accuracy: float,
     folder: Path,
 ) -> None:
-    """The published layout, with what made the model in config.json."""
+    """Return the published layout, with what made the model in config.json."""
     made: dict[str, Any] = {
         "held_out_accuracy": accuracy,
         "pairs": len(pairs),

@@ -32,8 +32,8 @@ NO_NUMBERS = ("path", "batch_size")
 
 
 def sandbox_preference_model(config: Config) -> PreferenceModel:
-    """The cached preference model of ``preference_model`` for this policy, trained now if there is
-    none."""
+    """Return the cached preference model of ``preference_model`` for this policy, trained now if
+    there is none."""
     options = config.preference_model
     folder = Path(config.paths.cache) / f"{options.kind}_k{options.num_axes}_{fingerprint(config)}"
     make_once(folder, partial(_train, config))

@@ -94,7 +94,8 @@ def say_cut(model: PreferenceModel) -> None:
 
 
 def eval_preference_model(config: Config, cfg: DictConfig, folder: Path) -> float:
-    """What a preference model says of labelled pairs: JSON, table, plots; returns the accuracy.
+    """Report what a preference model says of labelled pairs: JSON, table, plots; return the
+    accuracy.
 
     Of the sandbox's own pairs, the held-out ones; of a file's, all.
     """

@@ -113,7 +113,8 @@ def conclude(jobs: Sequence[Job], folder: Path) -> dict[str, dict[str, float]]:
 
 
 def folder_name(overrides: str) -> str:
-    """A job's folder by its overrides: without slashes, and short enough for a file system."""
+    """Return a job's folder by its overrides: without slashes, and short enough for a file
+    system."""
     name = re.sub(r"[^\w.,=+@-]+", "_", overrides) or "default"
     if len(name.encode()) <= MAX_NAME:
         return name
@@ -127,14 +128,15 @@ def is_setting(override: str) -> bool:
 
 
 def sweep_name(overrides: Sequence[str]) -> str:
-    """``${sweep_name:…}`` in conf/: what tells a sweep by these overrides from others, but for its
-    seeds: more of them join the earlier ones."""
+    """Resolve ``${sweep_name:…}`` in conf/: what tells a sweep by these overrides from others,
+    but for its seeds: more of them join the earlier ones."""
     own = sorted(str(o) for o in overrides if not str(o).startswith(("seed=", "paths.")))
     return hashlib.sha256("\n".join(own).encode()).hexdigest()[:8]
 
 
 def arm(job: Job, jobs: Sequence[Job], pooled: Sequence[str] = ("seed",)) -> str:
-    """What sets this job apart from the others of the grid, but for the keys that are pooled."""
+    """Return what sets this job apart from the others of the grid, but for the keys that are
+    pooled."""
     shared = set.intersection(*(set(other.overrides) for other in jobs))
     own = [o for o in job.overrides if o not in shared and o.partition("=")[0] not in pooled]
     own = [override for override in own if is_setting(override)]
@@ -166,7 +168,7 @@ def summarize(
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % confidence interval of the mean; NaN for fewer than two values."""
+    """Return half of the 95 % confidence interval of the mean; NaN for fewer than two values."""
     n = len(values)
     if n < 2:
         return math.nan
@@ -175,7 +177,7 @@ def half_width(values: Sequence[float]) -> float:
 
 
 def write_csv(rows: Mapping[str, Mapping[str, float]], file: Path) -> None:
-    """One row per arm; every metric with its ± column."""
+    """Write one row per arm; every metric with its ± column."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     with file.open("w", newline="", encoding="utf8") as stream:
         writer = csv.DictWriter(stream, ["arm", *names])
@@ -184,7 +186,7 @@ def write_csv(rows: Mapping[str, Mapping[str, float]], file: Path) -> None:
 
 
 def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """The table for the console: one line per arm, aligned."""
+    """Return the table for the console: one line per arm, aligned."""
     shown = [name for name in COLUMNS if any(name in row for row in rows.values())]
     lines = [["arm", "jobs", *shown]]
     for label, row in rows.items():
@@ -204,7 +206,8 @@ def _cell(row: Mapping[str, float], name: str) -> str:
 
 
 def sibling_job(key: str, value: str) -> str:
-    """``${sibling_job:ablation,none}`` in conf/: the job's folder that differs in one override.
+    """Resolve ``${sibling_job:ablation,none}`` in conf/: the job's folder that differs in one
+    override.
 
     For an arm that takes something from another arm's finished run, of the same seed.
     """

@@ -60,7 +60,7 @@ class MetricsCSV(Logger):
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        """The configuration is saved as ``config.yaml``, not here."""
+        """Do nothing: the configuration is saved as ``config.yaml``, not here."""
 
     def continue_from(self, iteration: int, rows: int | None = None) -> None:
         """Keep the rows up to `iteration` of an earlier part of this run.
@@ -176,7 +176,7 @@ def _number(cell: str, name: str, file: str | Path) -> float:
 
 @contextmanager
 def recorded_by(loggers: Sequence[Logger], cfg: DictConfig) -> Iterator[None]:
-    """Around a job: its loggers get the configuration and the provenance; W&B's run ends with it.
+    """Wrap a job: its loggers get the configuration and the provenance; W&B's run ends with it.
 
     A SIGTERM that breaks off Lightning's fit ends the process with 143, where Lightning would have
     it end with 0, as if the job were done.

@@ -80,15 +80,16 @@ TIME_ITERATION = "time/iteration"
 
 
 def per_axis(name: str, axis: int | str) -> str:
-    """``per_axis("axis/multiplier", 2) == "axis/multiplier/2"``."""
+    """Return ``per_axis("axis/multiplier", 2) == "axis/multiplier/2"``."""
     return f"{name}/{axis}"
 
 
 def judge_axis(judge: str, axis: str) -> str:
-    """``judge_axis("gold", "fluency") == "eval/gold/fluency"``: a judge's own mean of an axis."""
+    """Return ``judge_axis("gold", "fluency") == "eval/gold/fluency"``: a judge's own mean of an
+    axis."""
     return f"eval/{judge}/{axis}"
 
 
 def of_judge(name: str, judge: str) -> str:
-    """``of_judge("eval/win_rate", "helpful") == "eval/win_rate/helpful"``."""
+    """Return ``of_judge("eval/win_rate", "helpful") == "eval/win_rate/helpful"``."""
     return f"{name}/{judge}"

@@ -16,7 +16,8 @@ PACKAGES = (
 
 
 def provenance() -> dict[str, Any]:
-    """The exact command, the git commit (with ``-dirty`` where files are changed) and versions."""
+    """Return the exact command, the git commit (with ``-dirty`` where files are changed) and
+    versions."""
     return {
         "command": [sys.executable, *sys.argv],
         "git_commit": _git_commit(Path(__file__).resolve().parent),

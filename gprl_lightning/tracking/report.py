@@ -103,7 +103,7 @@ def draw(plot, panel: Panel, columns: Columns) -> None:
 def summary_rows(
     columns: Columns, cautions: Sequence[str] = (), judge: str = ""
 ) -> list[tuple[str, str]]:
-    """The closing table of a run: (what, value) rows, only of what was measured.
+    """Return the closing table of a run: (what, value) rows, only of what was measured.
 
     Args:
         columns: of the run's metrics.csv.

@@ -76,7 +76,7 @@ def _columns(name: str, values: Tensor, labels: Sequence[str]) -> dict[str, floa
 
 
 def prompt_text(messages: Messages) -> str:
-    """The prompt to read: its text, with roles where it is more than one user's message."""
+    """Return the prompt to read: its text, with roles where it is more than one user's message."""
     if len(messages) == 1 and messages[0]["role"] == "user":
         return messages[0]["content"]
     return "\n".join(f"{m['role']}: {m['content']}" for m in messages)
@@ -87,12 +87,12 @@ def rollout_file(run: Path, iteration: int) -> Path:
 
 
 def logged_iterations(run: Path) -> list[int]:
-    """The iterations that a run's folder has rollouts of, in order."""
+    """Return the iterations that a run's folder has rollouts of, in order."""
     return sorted(int(f.stem.split("_")[1]) for f in (run / FOLDER).glob("iteration_*.csv"))
 
 
 def write_rows(file: Path, rows: Sequence[Row]) -> None:
-    """Whole or not at all. Numbers are written with all their digits."""
+    """Write the rows, whole or not at all. Numbers are written with all their digits."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf8") as stream:
@@ -103,7 +103,7 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows as they were written.
+    """Return the rows as they were written.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -179,7 +179,7 @@ class LoggedRollout:
         return rule(self.groups, self.state, lambda sums: sums).advantages
 
     def win_probabilities(self) -> Float[Tensor, "groups size size"]:
-        """P(i ≻ j), by the preference source's own temperature."""
+        """Return P(i ≻ j), by the preference source's own temperature."""
         scores = pairwise_scores(self.groups.vectors)
         total = total_scores(scores, self.groups.eigenvalues[:, None, None])
         return win_probability(total, self.groups.tau)

@@ -77,7 +77,7 @@ def write_summary(
     paths: dict[str, Path],
     cautions: Sequence[str] = (),
 ) -> None:
-    """``summary.json``: what a grid's table reads, what made the run, its cautions."""
+    """Write ``summary.json``: what a grid's table reads, what made the run, its cautions."""
     summary = {
         "name": config.name,
         "seed": config.seed,

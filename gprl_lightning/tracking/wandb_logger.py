@@ -154,7 +154,7 @@ class GPRLWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_checkpoint(self, file: Path) -> None:
-        """A checkpoint that has just been written: kept as an artifact if ``log_model`` says so."""
+        """Keep a checkpoint that has just been written as an artifact if ``log_model`` says so."""
         if self._log_model == "all":
             self._safely(lambda: self._upload(file))
         elif self._log_model:
@@ -219,7 +219,7 @@ def _restart_wandb() -> None:
 
 
 def table(columns: Any, cells: Any) -> Any:
-    """wandb's table of these columns and rows."""
+    """Return wandb's table of these columns and rows."""
     import wandb
 
     return wandb.Table(columns, cells)
