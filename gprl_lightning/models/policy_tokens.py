@@ -23,7 +23,8 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tu
     config = model.generation_config
     listed: Any = config.eos_token_id if config is not None else None
     ends = [] if listed is None else [*listed] if isinstance(listed, list) else [listed]
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    embeddings: Any = model.get_input_embeddings()
+    vocabulary = embeddings.weight.shape[0]
     if wrong := [e for e in ends if type(e) is not int or not 0 <= e < vocabulary]:
         raise ConfigError(
             f"policy.path: expected token ids below {vocabulary} as eos_token_id in "

@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 
 from gprl_lightning.config import Config, DataConfig, PolicyConfig
+from gprl_lightning.config.models import Dtype
 from gprl_lightning.data.pair_formats import PairKeys
 from gprl_lightning.data.preferences import PreferencePair, read_pairs
 from gprl_lightning.errors import ConfigError
@@ -129,7 +130,7 @@ def starting_policy(config: Config) -> Policy:
     return policy.cuda() if torch.cuda.is_available() else policy
 
 
-def _dtype(config: Config) -> str:
+def _dtype(config: Config) -> Dtype:
     """bfloat16 weights where the run computes in bfloat16: twice as fast, and pairs are only
     sampled."""
     mixed = "bf16" in str(config.trainer.get("precision"))
