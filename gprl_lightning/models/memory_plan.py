@@ -65,6 +65,7 @@ class Work:
         buckets: whether DDP keeps a second copy of the gradients.
         shared: whether a prompt's keys and values are held once for its group.
         on_cpu: whether it computes on a CPU.
+        packed: whether the sampler decodes on a packed copy of the weights.
     """
 
     prompts: int
@@ -79,6 +80,7 @@ class Work:
     buckets: bool
     shared: bool
     on_cpu: bool
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> 
         "reference": 0 if work.adapters else weights,
         **{name: scorer.parameters * scorer.bytes for name, scorer in scorers.items()},
         "copies of the weights in bfloat16": 2 * policy.parameters if work.mixed else 0,
+        "packed weights for decoding": _packed(policy, work) if work.packed else 0,
         "gradients in DDP's buckets": trained if work.buckets else 0,
         # Written as one block, for which freed activations leave no room in one piece. Elsewhere it
         # is the machine's memory that holds it, not the device's.
@@ -128,6 +131,12 @@ def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> 
         largest = max(_scoring(scorer, work) for scorer in scorers.values())
         phases["scoring"] = {"activations": largest}
     return MemoryPlan({name: float(size) for name, size in resident.items() if size}, phases)
+
+
+def _packed(policy: Network, work: Work) -> int:
+    """All weights but the two ends, which are the policy's own unless they are cast."""
+    ends = 0 if work.mixed else 2 * policy.vocabulary * policy.width
+    return (policy.parameters - min(ends, policy.parameters)) * _computed(policy, work)
 
 
 def _sampling(policy: Network, work: Work) -> dict[str, float]:

@@ -135,7 +135,16 @@ def _work(config: Config) -> Work:
         buckets=str(trainer.get("strategy", "")).startswith("ddp") and trainer.get("devices") != 1,
         shared=sampler.get("_target_", NATIVE) == NATIVE,
         on_cpu=trainer.get("accelerator") == "cpu",
+        packed=_packs(config),
     )
+
+
+def _packs(config: Config) -> bool:
+    """Whether `NativeSampler` decodes in fixed shapes: as told, or on a GPU."""
+    sampler = config.rollout.sampler
+    told = sampler.get("fixed_shapes")
+    on_gpu = config.trainer.get("accelerator") in ("gpu", "cuda")
+    return sampler.get("_target_", NATIVE) == NATIVE and (on_gpu if told is None else bool(told))
 
 
 def device_bytes(config: Config) -> float:

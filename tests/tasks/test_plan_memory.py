@@ -37,11 +37,12 @@ def test_llama_3_8b_with_all_weights_by_hand(llama):
     2 · 4,096² + 2 · 4,096 · 1,024 + 3 · 4,096 · 14,336 = 2.181e8, in all 6.980e9.
 
     float32 weights 32.1 GB, gradients 32.1, two moments 64.2: the 128 GB. Reference 32.1; GPM of
-    7.50e9 parameters in bfloat16 15.0; bfloat16 copies of the weights under bf16-mixed 16.1. These
-    are 191.7. Sampling takes the most besides: keys and values of 8 · 1,024 + 64 · 512 tokens,
-    131,072 bytes each, are 5.4 GB, the forward pass of 8 · 1,024 prompt tokens 1.2. The update:
-    3,072 tokens · 32 layers · 4,096 · 4 bytes at checkpoints 1.6, twice one layer's activations
-    2.1, a chunk's logits 1.3, the output layer's gradient 2.1: 7.1. With 0.6 of libraries: 199.
+    7.50e9 parameters in bfloat16 15.0; bfloat16 copies of the weights under bf16-mixed 16.1, and
+    the sampler's, packed, 16.1. These are 207.8. Sampling takes the most besides: keys and values
+    of 8 · 1,024 + 64 · 512 tokens, 131,072 bytes each, are 5.4 GB, the forward pass of 8 · 1,024
+    prompt tokens 1.2. The update: 3,072 tokens · 32 layers · 4,096 · 4 bytes at checkpoints 1.6,
+    twice one layer's activations 2.1, a chunk's logits 1.3, the output layer's gradient 2.1: 7.1.
+    With 0.6 of libraries: 215.
 
     On several GPUs the gradients are held twice, 32.1 more, by DDP. What stays whatever the
     precision does, weights, gradients, moments, reference, GPM and these, is then 208 GB.
@@ -50,11 +51,14 @@ def test_llama_3_8b_with_all_weights_by_hand(llama):
     held = {name: round(size / GB, 1) for name, size in plan.resident.items()}
     assert held == {
         "weights": 32.1, "gradients": 32.1, "optimiser (two moments)": 64.2, "reference": 32.1,
-        "preference model": 15.0, "copies of the weights in bfloat16": 16.1, "libraries": 0.6,
+        "preference model": 15.0, "copies of the weights in bfloat16": 16.1,
+        "packed weights for decoding": 16.1, "libraries": 0.6,
     }  # fmt: skip
-    assert plan.peak / GB == pytest.approx(199.4, rel=0.01)
+    assert plan.peak / GB == pytest.approx(215.4, rel=0.01)
     ddp = planned(validate(composed(*llama, "lora=none", "policy.dtype=float32", "trainer=ddp")))
-    others = ("copies of the weights in bfloat16", "libraries")
+    others = (
+        "copies of the weights in bfloat16", "packed weights for decoding", "libraries"
+    )  # fmt: skip
     stays = sum(size for name, size in ddp.resident.items() if name not in others)
     assert stays / GB == pytest.approx(207.7, abs=0.1)
 
@@ -65,12 +69,12 @@ def test_adapters_need_neither_gradients_nor_a_reference(llama):
     assert "reference" not in plan.resident
     # r = 16 on all seven projections: 16 · (in + out) each, 41.9e6 parameters of 2 bytes.
     assert plan.resident["gradients"] == pytest.approx(2 * 41.9e6, rel=0.01)
-    assert plan.peak / GB < 60
+    assert plan.peak / GB < 80
 
 
 def test_a_plan_that_exceeds_the_device_is_refused(llama, capsys):
     full = [*llama, "lora=none", "policy.dtype=float32"]
-    with pytest.raises(ConfigError, match=r"device's 141\.0 GB per process; found 199\.\d"):
+    with pytest.raises(ConfigError, match=r"device's 141\.0 GB per process; found 215\.\d"):
         plan_memory(validate(composed(*full, "plan_memory_gb=141")))
     shown = capsys.readouterr().out
     assert "reference" in shown and "sampling: KV cache" in shown
