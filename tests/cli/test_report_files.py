@@ -20,7 +20,6 @@ METRICS = f"{ITERATION},train/loss\n1,0.5\n2,0.25\n"
         ("summary.json", "[]"),
         ("summary.json", ""),
         ("config.yaml", "evaluation: {judge: ["),
-        ("config.yaml", "seed: 0\n"),
         ("config.yaml", "\0\0"),
     ],
 )

@@ -12,6 +12,7 @@ from gprl_lightning.core.advantages import (
     aggregate_axes,
     axis_correlation,
     axis_mask,
+    axis_products,
     axis_std,
     normalize_axes,
 )
@@ -168,17 +169,21 @@ def test_advantages_are_permutation_equivariant() -> None:
         torch.testing.assert_close(there, back[:, order])
 
 
+def correlation(scores: torch.Tensor) -> torch.Tensor:
+    return axis_correlation(axis_products(scores))
+
+
 def test_correlation_of_copies_opposites_and_strangers() -> None:
     """Pairs (a, 2a), (a, -a), (2a, -a) correlate by 1, -1, -1, whatever the groups' means."""
     column = torch.tensor([[1.0, -1.0, 0.0], [3.0, 4.0, 5.0]], dtype=torch.float64)
     scores = torch.stack([column, 2 * column + 7, -column], dim=-1)
-    assert axis_correlation(scores).item() == pytest.approx(-1 / 3)
+    assert correlation(scores).item() == pytest.approx(-1 / 3)
     stranger = torch.tensor([[1.0, 1.0, -2.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
-    assert axis_correlation(torch.stack([column, stranger], dim=-1)).item() == pytest.approx(0.0)
+    assert correlation(torch.stack([column, stranger], dim=-1)).item() == pytest.approx(0.0)
 
 
 def test_correlation_of_one_axis_or_of_axes_that_do_not_vary_is_zero() -> None:
-    assert axis_correlation(random_scores(2, 3, 1)).item() == 0.0
+    assert correlation(random_scores(2, 3, 1)).item() == 0.0
     flat = random_scores(2, 3, 2)
     flat[..., 1] = 0.1
-    assert axis_correlation(flat).item() == 0.0
+    assert correlation(flat).item() == 0.0

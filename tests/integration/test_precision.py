@@ -62,9 +62,9 @@ def test_an_evaluation_computes_as_training_does(tmp_path):
     seen = []
 
     class Watched(SourceJudge):
-        def prefer(self, prompts, responses, others):
+        def weighed(self, prompts, responses, others):
             seen.append(torch.is_autocast_enabled("cpu"))
-            return super().prefer(prompts, responses, others)
+            return super().weighed(prompts, responses, others)
 
     module = tiny_module(1)
     evaluation = held_out(module, Watched(module.preference_model.module))

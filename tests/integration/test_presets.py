@@ -70,11 +70,11 @@ def llama_run(tmp_path_factory) -> Path:
 
 
 def test_the_papers_setting_trains_adapters_on_bfloat16_weights(llama_run):
-    adapters = load_file(llama_run / "run" / "policy" / "adapter_model.safetensors")
+    adapters = load_file(llama_run / "run" / "adapter" / "adapter_model.safetensors")
     moved = [name for name, value in adapters.items() if "lora_B" in name and value.any()]
     # Adapters start with B = 0. Seven linear layers in each of the two blocks.
     assert len(moved) == 14
-    config = json.loads((llama_run / "run" / "policy" / "adapter_config.json").read_text())
+    config = json.loads((llama_run / "run" / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (16, 32)
 
 
