@@ -64,3 +64,31 @@ def test_as_a_command(run):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "agree to 1e-06" in " ".join(done.stdout.split())
+
+
+def cut(text: str, how: str) -> str:
+    lines = text.splitlines(keepends=True)
+    return {
+        "empty": "",
+        "header alone": lines[0],
+        "in a row": text[: len(text) - len(lines[-1]) // 2],
+        "a row short": "".join(lines[:-1]),
+        "in the header": lines[0][: len(lines[0]) // 2],
+        "NULs": text[:200] + "\0" * 500,
+        "words for numbers": text.replace("0.", "zero."),
+    }[how]
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["empty", "header alone", "in a row", "a row short", "in the header", "NULs",
+     "words for numbers"],
+)  # fmt: skip
+def test_a_file_that_was_cut_is_one_message(how, run, tmp_path, capsys):
+    file = rollout_file(tmp_path, 4)
+    file.parent.mkdir()
+    file.write_text(cut(rollout_file(run, 4).read_text(), how))
+    assert main([str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "iteration_000004.csv" in message and "Traceback" not in message
+    assert message.count("\n") == 1 and len(message) < 600
