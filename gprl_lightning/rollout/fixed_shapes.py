@@ -8,6 +8,7 @@ CUDA the same steps run one operator at a time.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,9 +25,13 @@ from gprl_lightning.rollout.fixed_step import FixedStep
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.rollout.shared_decoding import read_prompts
 
+log = logging.getLogger(__name__)
+
 STEPS_BETWEEN_LOOKS = 8
 BLOCK = 64  # prompts and responses are held in whole blocks of tokens
 PARTS = 8  # a grid shrinks by eighths of its groups or places
+
+Key = tuple[Shape, Sampling, tuple[int, ...]]  # what a captured step holds for
 
 
 class Decoded(NamedTuple):
@@ -46,7 +51,8 @@ class FixedShapes:
         self.buffers: Buffers | None = None
         self.pool: Any = None  # of memory, one for all captured steps: they run one after another
         self.eos: dict[tuple[int, ...], Tensor] = {}  # captured steps hold their addresses
-        self.graphs: dict[tuple[Shape, Sampling, tuple[int, ...]], torch.cuda.CUDAGraph] = {}
+        self.graphs: dict[Key, torch.cuda.CUDAGraph] = {}
+        self.captures = torch.cuda.is_available()
 
     def sample(
         self,
@@ -121,20 +127,32 @@ class FixedShapes:
 
     def _run(self, step: FixedStep, count: int, eos_ids: tuple[int, ...]) -> None:
         """Make ``count`` steps: the first of a new shape as it stands, then captured ones."""
-        if not torch.cuda.is_available():
-            for _ in range(count):
-                step()
-            return
         key = (step.shape, step.sampling, eos_ids)
-        if key not in self.graphs:
+        if self.captures and key not in self.graphs:
             step()
             count -= 1
-            self.pool = self.pool or torch.cuda.graph_pool_handle()
-            self.graphs[key] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[key], pool=self.pool):
-                step()
+            self._capture(key, step)
+        replay = self.graphs[key].replay if key in self.graphs else step
         for _ in range(count):
-            self.graphs[key].replay()
+            replay()
+
+    def _capture(self, key: Key, step: FixedStep) -> None:
+        """Capture a step, which does not run it. Without a graph, steps run by themselves."""
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                step()
+        except RuntimeError as error:
+            self.captures = False
+            log.warning(
+                "A decode step could not be captured as a CUDA graph (%s): steps run one operator "
+                "at a time, which is slower. rollout.sampler.fixed_shapes=false takes the plain "
+                "path.",
+                str(error).splitlines()[0],
+            )
+        else:
+            self.graphs[key] = graph
 
 
 def _write(buffers: Buffers, shape: Shape, out: Decoded) -> None:

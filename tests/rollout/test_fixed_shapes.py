@@ -70,6 +70,19 @@ def test_one_sampler_follows_the_weights_and_the_prompts():
     assert_equal(*both(policy, Sampling(5, 100), 2, sampler))
 
 
+def test_where_a_step_cannot_be_captured_it_runs_by_itself(monkeypatch, caplog):
+    def refused(*_, **__):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", refused)
+    policy, sampler = tiny_policy("llama"), NativeSampler(fixed_shapes=True)
+    sampler.decoder.captures = True
+    assert_equal(*both(policy, Sampling(4, 70), 1, sampler))
+    assert caplog.text.count("could not be captured") == 1 and not sampler.decoder.graphs
+
+
 def embeddings(policy: Policy) -> torch.Tensor:
     module: Any = policy.causal_lm.get_input_embeddings()
     return module.weight
