@@ -65,6 +65,7 @@ def test_the_main_command_trains(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "held-out win rate" in done.stdout
+    assert "[INFO]" not in done.stdout + done.stderr  # what libraries tell of files that they save
     left = {path.name for path in (tmp_path / "run").iterdir()}
     promised = {"config.yaml", "provenance.json", "metrics.csv", "summary.json", "report.png"}
     promised |= {"report.html", "answers", "checkpoints", "policy", "rollouts"}

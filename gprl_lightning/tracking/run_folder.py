@@ -46,7 +46,9 @@ def quiet() -> None:
     """Leave the console to the run's own progress and table: libraries speak up from a warning
     on."""
     disable_progress_bar()
-    for name in ("lightning.pytorch", "lightning.fabric", "httpx", "huggingface_hub"):
+    # The hub's client names some of its loggers after their files, and so not under its own name.
+    of_the_hub = [name for name in logging.root.manager.loggerDict if "huggingface_hub" in name]
+    for name in ("lightning.pytorch", "lightning.fabric", "httpx", "huggingface_hub", *of_the_hub):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Ours, on purpose: frozen models are in eval, and prompts come from an iterable of our own.
     for message in (".*in eval mode at the start of training.*", ".*does not have many workers.*"):
