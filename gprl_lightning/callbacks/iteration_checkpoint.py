@@ -209,7 +209,7 @@ def checkpoint_bytes(pl_module: Any) -> int:
 
 
 def require_space(folder: Path, keep: int, size: int) -> None:
-    """Raises OutOfDisk where `keep` checkpoints, and one more, do not fit beside what is there."""
+    """Raise OutOfDisk where `keep` checkpoints, and one more, do not fit beside what is there."""
     files = max(keep + 1 - len(checkpoints(folder)), 1)
     free = shutil.disk_usage(folder).free
     if free < files * size:

@@ -19,7 +19,7 @@ from gprl_lightning.errors import (
 
 
 def require_trainable(pl_module: Any) -> None:
-    """Raises NoTrainableParameters."""
+    """Raise NoTrainableParameters."""
     if not any(p.requires_grad for p in pl_module.trained.parameters()):
         raise NoTrainableParameters(
             "policy: expected at least one parameter that takes gradients; found none. With "
@@ -28,7 +28,7 @@ def require_trainable(pl_module: Any) -> None:
 
 
 def require_frozen(pl_module: Any) -> None:
-    """Raises NotFrozen, or ReferenceFollowsPolicy where a network shares the policy's tensors."""
+    """Raise NotFrozen, or ReferenceFollowsPolicy where a network shares the policy's tensors."""
     trainable = {
         p.data_ptr() for p in pl_module.trained.parameters() if p.requires_grad and p.numel()
     }
@@ -51,7 +51,7 @@ def require_frozen(pl_module: Any) -> None:
 
 
 def require_optimizer(trainer: L.Trainer, pl_module: Any) -> None:
-    """Raises WrongOptimizer."""
+    """Raise WrongOptimizer."""
     held = [p for o in trainer.optimizers for g in o.param_groups for p in g["params"]]
     trainable = [p for p in pl_module.trained.parameters() if p.requires_grad]
     missing = {id(p) for p in trainable} - {id(p) for p in held}
@@ -66,7 +66,7 @@ def require_optimizer(trainer: L.Trainer, pl_module: Any) -> None:
 
 @torch.no_grad()
 def require_finite_weights(pl_module: Any) -> None:
-    """Raises NotFinite where an update left NaN or Inf in a weight: finite gradients may do so."""
+    """Raise NotFinite where an update left NaN or Inf in a weight: finite gradients may do so."""
     trained = [(n, p) for n, p in pl_module.trained.named_parameters() if p.requires_grad]
     bad = [name for name, p in trained if not (p.sum().isfinite() or p.isfinite().all())]
     if bad:

@@ -217,6 +217,6 @@ def _refuse(where: str, expected: str, found: str, fix: str) -> NoReturn:
 
 
 def require_some(rows: Iterable[Any], path: str, key: str) -> None:
-    """Raises ConfigError if there are no rows."""
+    """Raise ConfigError if there are no rows."""
     if not rows:
         raise ConfigError(f"{key}={path!r}: expected at least one row; found no rows.")

@@ -52,8 +52,10 @@ class LayerWeights:
 class DecodeWeights:
     """All weights of a model of which `gprl_lightning.models.decoder.is_known` is true.
 
+    What needs no copy (norms, embedding, a matrix by itself) is the model's own tensor.
+
     Args:
-        model: the causal LM, with or without adapters.
+        model: the causal LM, with or without adapters; `refresh` takes no other.
         dtype: what a step computes in.
     """
 
@@ -134,10 +136,15 @@ def _take(mine: Tensor | None, theirs: Tensor | None) -> None:
 
 
 def _weight(linear: Any, dtype: torch.dtype) -> Tensor:
-    """The weight with what its adapters add, summed in float32 or wider and rounded once."""
-    base = getattr(linear, "base_layer", linear).weight.detach()
-    adapters = [] if getattr(linear, "disable_adapters", True) else linear.active_adapters
-    for name in adapters:
-        wide = torch.promote_types(base.dtype, torch.float32)
-        base = base.to(wide) + linear.get_delta_weight(name).to(wide)
-    return base.to(dtype)
+    """The weight with what its adapters add, summed in float32 or wider and rounded once.
+
+    One that adapters may change is never the policy's own tensor, also while they are off: what is
+    merged later must not be written into the base.
+    """
+    if not hasattr(linear, "base_layer"):
+        return linear.weight.detach().to(dtype)
+    base = linear.base_layer.weight.detach()
+    wide = base.to(torch.promote_types(base.dtype, torch.float32), copy=True)
+    for name in () if linear.disable_adapters else linear.active_adapters:
+        wide += linear.get_delta_weight(name)
+    return wide.to(dtype)

@@ -47,6 +47,7 @@ class FixedShapes:
     """Packed weights, buffers and captured steps of one policy, kept between rollouts."""
 
     def __init__(self) -> None:
+        self.model: PreTrainedModel | None = None
         self.weights: DecodeWeights | None = None
         self.buffers: Buffers | None = None
         self.pool: Any = None  # of memory, one for all captured steps: they run one after another
@@ -96,8 +97,9 @@ class FixedShapes:
 
     def _weights(self, model: PreTrainedModel) -> DecodeWeights:
         dtype = compute_dtype(model.dtype, model.device.type)
-        if self.weights is None or self.weights.dtype != dtype:
-            self.weights, self.buffers = DecodeWeights(model, dtype), None
+        if self.weights is None or self.weights.dtype != dtype or self.model is not model:
+            # Some of the weights are the model's own tensors: another's must not be read into them.
+            self.model, self.weights, self.buffers = model, DecodeWeights(model, dtype), None
         else:
             self.weights.refresh(model)
         return self.weights

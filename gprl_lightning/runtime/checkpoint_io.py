@@ -134,7 +134,7 @@ def read_header(file: Path) -> dict[str, Any]:
 
 
 def require_plain(checkpoint: Any) -> None:
-    """Raises NotPlain if anything in it could only be read back by running code."""
+    """Raise NotPlain if anything in it could only be read back by running code."""
     for place, value in _leaves(checkpoint, ""):
         if not isinstance(value, PLAIN):
             raise NotPlain(

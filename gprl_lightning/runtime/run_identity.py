@@ -132,7 +132,7 @@ def from_saved(saved: dict[str, Any]) -> Header | None:
 
 
 def require_same_config(saved: RunIdentity, config: dict[str, Any], allow: Sequence[str]) -> None:
-    """Raises ResumeRefused where a key that matters differs; quick, before anything is loaded."""
+    """Raise ResumeRefused where a key that matters differs; quick, before anything is loaded."""
     now = json.loads(json.dumps(flattened(config), default=str))  # as it comes out of a header
     keys = dict.fromkeys([*saved.config, *now])
     different = [k for k in keys if saved.config.get(k) != now.get(k) and _matters(k)]
@@ -143,7 +143,7 @@ def require_same_config(saved: RunIdentity, config: dict[str, Any], allow: Seque
 
 
 def require_same_contents(saved: RunIdentity, now: RunIdentity, allow: Sequence[str]) -> None:
-    """Raises ResumeRefused where data, tokenizer, models or the number of processes differ."""
+    """Raise ResumeRefused where data, tokenizer, models or the number of processes differ."""
     pairs = {name: (getattr(saved, name), getattr(now, name)) for name in RESUME_CONTENTS}
     _refuse(
         {k: pair for k, pair in pairs.items() if pair[0] != pair[1] and k not in allow},

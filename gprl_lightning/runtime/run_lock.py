@@ -94,7 +94,7 @@ def is_first_process(environment: Mapping[str, str]) -> bool:
 
 
 def require_targets(folder: Path) -> None:
-    """Raises ConfigError where a file stands in the place of a folder, or the other way round."""
+    """Raise ConfigError where a file stands in the place of a folder, or the other way round."""
     for names, right, kind in ((FOLDERS, Path.is_dir, "folder"), (FILES, Path.is_file, "file")):
         for name in names:
             place = folder / name

@@ -20,17 +20,10 @@ from gprl_lightning.study.comparison import Arms, Compared, by_arm, compare
 from gprl_lightning.study.holm import holm
 from gprl_lightning.study.intervals import Interval
 from gprl_lightning.study.runs import Run, job_folders, read_grid
+from gprl_lightning.study.tables import CURVES
 from gprl_lightning.tracking import metrics
 
-KEPT = (
-    metrics.EVAL_WIN_RATE,
-    metrics.EVAL_WIN_RATE_EVEN,
-    metrics.EVAL_WIN_RATE_ODD,
-    metrics.EVAL_PROXY_WIN_RATE,
-    metrics.EVAL_LENGTH_CONTROLLED,
-    metrics.EVAL_KL,
-    metrics.EVAL_RESPONSE_LENGTH,
-)
+KEPT = tuple(name for name in CURVES if name != metrics.EVAL_DISTINCT_BIGRAMS)
 DIGITS = 5
 GPRL = "gprl"
 RIVALS = (GPRL, BASELINE)  # what every other method is compared with

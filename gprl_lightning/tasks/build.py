@@ -141,7 +141,7 @@ def make_optimizer(cfg: DictConfig) -> Callable[[Iterable[Tensor]], Optimizer]:
 
 
 def require_device(trainer: DictConfig) -> None:
-    """Raises ConfigError where a GPU is asked for and there is none."""
+    """Raise ConfigError where a GPU is asked for and there is none."""
     if trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
         raise ConfigError(
             f"trainer.accelerator={trainer.accelerator}: expected a CUDA GPU; found none. Choose "

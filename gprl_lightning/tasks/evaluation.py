@@ -71,7 +71,7 @@ def held_out_evaluation(
         start=start.module,
         sample=_single(sampler, parts),
         # The run's sampler may hold weights of its own: the policy's, and no others.
-        sample_start=_single(NativeSampler(), parts),
+        sample_start=_single(NativeSampler(fixed_shapes=False), parts),
         log_ratios=partial(log_ratios, policy, start, config.algorithm),
         weights_changed=partial(sampler.weights_changed, policy),
     )

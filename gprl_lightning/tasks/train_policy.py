@@ -133,7 +133,7 @@ def beginning(cfg: DictConfig, folder: Path, saving: IterationCheckpoint) -> L.C
 
 
 def require_all(config: Config, trainer: L.Trainer) -> None:
-    """Raises EndedEarly where a callback or an option of the trainer has ended the training."""
+    """Raise EndedEarly where a callback or an option of the trainer has ended the training."""
     done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
     if done < config.iterations:
         raise EndedEarly(

@@ -79,10 +79,15 @@ def wait_for_the_end_of(pid: int) -> None:
         time.sleep(0.1)
 
 
+def two_at_work(folder):
+    """The first process and its child, past their first checkpoint."""
+    process = start(folder)
+    wait_for_the_first_checkpoint(process, folder)
+    return process, child_of(process)
+
+
 def test_a_process_that_stops_is_named_and_the_run_ends(tmp_path):
-    process = start(tmp_path)
-    wait_for_the_first_checkpoint(process, tmp_path)
-    child = child_of(process)
+    process, child = two_at_work(tmp_path)
     os.kill(child, signal.SIGSTOP)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 3, output[-3000:]
@@ -93,9 +98,7 @@ def test_a_process_that_stops_is_named_and_the_run_ends(tmp_path):
 
 @pytest.mark.slow
 def test_the_first_process_stopped_is_named_by_the_second(tmp_path):
-    process = start(tmp_path)
-    wait_for_the_first_checkpoint(process, tmp_path)
-    child = child_of(process)
+    process, child = two_at_work(tmp_path)
     process.send_signal(signal.SIGSTOP)
     wait_for_the_end_of(child)
     process.kill()
@@ -104,9 +107,7 @@ def test_the_first_process_stopped_is_named_by_the_second(tmp_path):
 
 
 def test_a_process_that_dies_later_is_named(tmp_path):
-    process = start(tmp_path)
-    wait_for_the_first_checkpoint(process, tmp_path)
-    child = child_of(process)
+    process, child = two_at_work(tmp_path)
     os.kill(child, signal.SIGKILL)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 3, output[-3000:]

@@ -114,6 +114,25 @@ def test_adapters_are_merged_into_the_copy_and_the_policy_is_untouched():
     assert not torch.equal(without.response_ids, fixed.response_ids)
 
 
+def test_adapters_that_come_on_later_do_not_reach_the_base():
+    """Off, a weight is the base's own; the packed copy must not write the merged one into it."""
+    policy, sampler = lora_policy(), NativeSampler(fixed_shapes=True)
+    before = {name: p.clone() for name, p in policy.named_parameters()}
+    with disable_adapter(policy):
+        assert_equal(*both(policy, Sampling(4, 24), 1, sampler))
+    assert_equal(*both(policy, Sampling(4, 24), 1, sampler))
+    assert all(torch.equal(p, before[name]) for name, p in policy.named_parameters())
+
+
+def test_a_sampler_of_two_policies_mixes_them_not():
+    first, second = (Policy(tiny_model("llama", seed=s), tiny_tokenizer()) for s in (0, 1))
+    before = {name: p.clone() for name, p in first.named_parameters()}
+    sampler = NativeSampler(fixed_shapes=True)
+    for policy in (first, second, first):
+        assert_equal(*both(policy, Sampling(4, 24), 1, sampler))
+    assert all(torch.equal(p, before[name]) for name, p in first.named_parameters())
+
+
 def test_under_autocast_no_step_casts_a_weight():
     policy = tiny_policy("llama")
     sampler = NativeSampler(fixed_shapes=True)
