@@ -9,6 +9,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+import gprl_lightning.config.validation  # noqa: F401  # brings the schema that conf/ is held against
+
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 

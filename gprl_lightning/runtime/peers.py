@@ -90,14 +90,25 @@ class Watch(threading.Thread):
         self.beats = 0
 
     def run(self) -> None:
-        wait = 0.0
-        while not self.stopped.wait(wait):
-            wait = min(5.0, self.timeout / 10)
-            with suppress(RuntimeError):  # the store's process may be stopped: silent, then
-                self._exchange()
-            if not self.stopped.is_set() and (missing := self.missing()):
+        # In a thread of its own: where the store's process is stopped, a call of the store waits,
+        # and that process is the one to name.
+        threading.Thread(target=self._talk, daemon=True, name="word-to-processes").start()
+        while not self.stopped.wait(self.pause):
+            if missing := self.missing():
                 self.end(missing)
                 return
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two looks."""
+        return min(5.0, self.timeout / 10)
+
+    def _talk(self) -> None:
+        wait = 0.0
+        while not self.stopped.wait(wait):
+            wait = self.pause
+            with suppress(RuntimeError):
+                self._exchange()
 
     def _exchange(self) -> None:
         """Leave word, and read that of the others."""
