@@ -6,6 +6,7 @@ OFFICIAL_VENV ?= .venv-official
 BIN    := $(VENV)/bin
 # Two threads are slower than one for models of this size; see README, "Speed and threads".
 export OMP_NUM_THREADS ?= 1
+QUICK := not (long or slow or benchmark or vllm or official or browser)
 FAST := tests/core tests/data tests/evaluation tests/modules tests/rollout tests/test_imports.py
 
 .PHONY: train test check bench test-slow test-lowest faults fuzz gpu test-vllm test-official test-browser docs lint types clean
@@ -19,12 +20,12 @@ test: $(VENV)/.installed
 	$(BIN)/pyright
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
-# Between edits: style, types and the fast tests.
+# Between edits: style, types and the fast tests, types beside tests.
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(FAST)
+	$(BIN)/pyright & types=$$!; \
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile -m "$(QUICK)" $(FAST) && wait $$types
 
 # The table of docs/speed.md.
 bench: $(VENV)/.installed

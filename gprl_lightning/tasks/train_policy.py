@@ -79,24 +79,8 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     require_readable(policy, source, [*prompts, *held_out])
     csv = MetricsCSV(folder)
     saving = IterationCheckpoint(folder / "checkpoints", config.checkpoint_every)
-    trainer: L.Trainer = instantiate(
-        cfg.trainer,
-        strategy=strategy_of(cfg.trainer, folder, config.peer_timeout),
-        profiler=make_profiler(cfg.trainer.get("profiler"), folder),
-        callbacks=[
-            invariants(config, folder),
-            beginning(cfg, folder, saving),
-            *drift_control(config, module, folder),
-            RewardTexts(),
-            *evaluation,
-            *[instantiate(c) for c in cfg.callbacks.values()],
-            IterationBar(),
-            Caution(),
-            saving,
-        ],
-        logger=[csv, *[instantiate(c) for c in cfg.logger.values()]],
-        default_root_dir=folder,
-    )
+    watching = [*drift_control(config, module, folder), RewardTexts(), *evaluation]
+    trainer = build_trainer(config, cfg, folder, csv, saving, watching)
     loader = module.loader(trainer.global_rank, trainer.world_size)
     identity = run_identity(container, parts, trainer.world_size)
     saving.identity = identity
@@ -116,6 +100,33 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         require_all(config, trainer)
         return finish(config, cfg, trainer, policy, folder, cautions)
+
+
+def build_trainer(
+    config: Config,
+    cfg: DictConfig,
+    folder: Path,
+    csv: MetricsCSV,
+    saving: IterationCheckpoint,
+    callbacks: list[L.Callback],
+) -> L.Trainer:
+    """Return the trainer of ``trainer``, with `callbacks` between the checks and the saving."""
+    return instantiate(
+        cfg.trainer,
+        strategy=strategy_of(cfg.trainer, folder, config.peer_timeout),
+        profiler=make_profiler(cfg.trainer.get("profiler"), folder),
+        callbacks=[
+            invariants(config, folder),
+            beginning(cfg, folder, saving),
+            *callbacks,
+            *[instantiate(c) for c in cfg.callbacks.values()],
+            IterationBar(),
+            Caution(),
+            saving,
+        ],
+        logger=[csv, *[instantiate(c) for c in cfg.logger.values()]],
+        default_root_dir=folder,
+    )
 
 
 def beginning(cfg: DictConfig, folder: Path, saving: IterationCheckpoint) -> L.Callback:

@@ -97,6 +97,7 @@ def test_threshold_scales_with_the_noise_not_with_the_level() -> None:
     assert 0 < surprise_threshold(double([0.5] * 5), 0.9, 0.99, 100) < 1e-5
 
 
+@pytest.mark.long
 def test_false_alarms_are_held_per_run() -> None:
     """300 runs of 150 steps with noise alone: about one in ten alarms at the 90th percentile."""
     settings: Any = replace(

@@ -128,6 +128,7 @@ def test_float32_against_each_row_alone():
     assert distance(gradient(module, scored, micro_batch_size=4), expected) <= 1e-5
 
 
+@pytest.mark.long
 def test_every_split_over_two_processes(tmp_path):
     """Even, uneven, one row against all the others; each with other micro-batches on each rank."""
     script = Path(__file__).with_name("run_partition.py")

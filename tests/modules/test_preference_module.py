@@ -264,6 +264,7 @@ def test_one_normalised_axis_must_climb_before_it_learns_a_cycle():
     assert math.log(2) > downhill[0] > downhill[1] > downhill[2] > downhill[3]
 
 
+@pytest.mark.long
 def test_a_gpm_learns_cycles_that_hold_for_unseen_prompts_and_responses():
     train, held_out = cyclic_pairs(1600, 0), cyclic_pairs(200, 1)
     known = {c[i]["content"] for p in train for c in (p.chosen, p.rejected) for i in (0, 1)}
