@@ -114,7 +114,7 @@ def load_questions(config: Config, benchmark: Benchmark) -> tuple[list[Question]
     """Return the questions to ask, and whether they are those that were published.
 
     Downloaded ones are, by the checksums of their files; those of a folder, by what they say. None
-    tells that we have never seen the published ones.
+    tells that we have never seen the published ones, so that a folder's cannot be told.
 
     Raises:
         ConfigError: a file cannot be had, or is not the published one.
@@ -124,7 +124,7 @@ def load_questions(config: Config, benchmark: Benchmark) -> tuple[list[Question]
     if section.path is None:
         folder = fetch(files, Path(config.paths.cache) / "benchmarks" / benchmark.name)
         questions = benchmark.load(folder)
-        published = True if all(file.sha256 for file in files) else None
+        published = True
     else:
         questions = benchmark.load(require_files(files, Path(section.path).expanduser()))
         published = None if expected is None else expected == fingerprint(questions)

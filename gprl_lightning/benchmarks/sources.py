@@ -1,4 +1,8 @@
-"""Where a benchmark's files are published: a pinned revision, a checksum, one download."""
+"""Where a benchmark's files are published: a pinned revision, a checksum, one download.
+
+A file that we have seen has its SHA-256 here. One that we have not seen is held against the
+checksum that the pinned commit itself records of it, and that is kept beside the file.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -25,7 +30,7 @@ class PublishedFile:
         repo: ``owner/name``: a data set on the hub, or a repository on GitHub (`github`).
         revision: the commit.
         path: its path there.
-        sha256: of its bytes; None if we have never seen them.
+        sha256: of its bytes; None if we have never seen them: then the commit's own record counts.
         github: True if it is on GitHub.
     """
 
@@ -45,15 +50,14 @@ def fetch(files: Sequence[PublishedFile], folder: Path) -> Path:
     """
     for file in files:
         place = folder / file.local
-        if not (place.exists() and _right(place, file)):
+        if not (place.exists() and _fault(place, file) is None):
             place.parent.mkdir(parents=True, exist_ok=True)
             _from_github(file, place) if file.github else _from_hub(file, place)
-        if not _right(place, file):
-            found = hashlib.sha256(place.read_bytes()).hexdigest()
+        if fault := _fault(place, file):
             place.unlink()
             raise ConfigError(
-                f"{file.repo}/{file.path} at {file.revision}: expected the SHA-256 {file.sha256}, "
-                f"found {found}. Download it again, or give benchmark.path=FOLDER."
+                f"{file.repo}/{file.path} at {file.revision}: {fault}. Download it again, or give "
+                "benchmark.path=FOLDER."
             )
     return folder
 
@@ -73,19 +77,44 @@ def require_files(files: Sequence[PublishedFile], folder: Path) -> Path:
     return folder
 
 
-def _right(place: Path, file: PublishedFile) -> bool:
-    if file.sha256 is None:
-        return True
-    return hashlib.sha256(place.read_bytes()).hexdigest() == file.sha256
+def _fault(place: Path, file: PublishedFile) -> str | None:
+    """Say what is wrong with a file, or None if its checksum is right."""
+    beside = _recorded(place)
+    expected = file.sha256 or (beside.read_text("utf-8").strip() if beside.exists() else "")
+    content = place.read_bytes()
+    found = {64: _sha256, 40: _git_sha1}.get(len(expected), _sha256)(content)
+    if found == expected:
+        return None
+    return f"expected the checksum {expected or 'that its commit records'}, found {found}"
+
+
+def _recorded(place: Path) -> Path:
+    """Return where the checksum is kept that the commit records of a file."""
+    return place.with_name(f"{place.name}.checksum")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _git_sha1(content: bytes) -> str:
+    """Return git's name of a file's content, which the hub records of its smaller files."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _from_hub(file: PublishedFile, place: Path) -> None:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+    where: dict[str, Any] = {"repo_type": "dataset", "revision": file.revision}
     try:
-        found = hf_hub_download(file.repo, file.path, repo_type="dataset", revision=file.revision)
+        found = hf_hub_download(file.repo, file.path, **where)
+        recorded = (
+            file.sha256 or get_hf_file_metadata(hf_hub_url(file.repo, file.path, **where)).etag
+        )
     except Exception as error:  # its client raises OSError, ValueError and httpx's errors
         raise _unavailable(file, error) from error
+    if file.sha256 is None:
+        _place((recorded or "").encode(), _recorded(place))
     _place(Path(found).read_bytes(), place)
 
 

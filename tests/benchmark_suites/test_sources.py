@@ -11,7 +11,9 @@ from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
@@ -82,17 +84,44 @@ def test_a_benchmark_is_downloaded_from_the_hub_once(suite, on_loopback, tmp_pat
     assert fingerprint(benchmark.load(fetch(files, folder))) == fingerprint(questions)
 
 
-@pytest.mark.parametrize("suite", SUITES)
-def test_another_file_of_the_hub_is_refused(suite, on_loopback, tmp_path):
-    """By each benchmark's own checksum; a file without one is taken by its commit alone."""
-    benchmark, make = SUITES[suite]
-    make(on_loopback)
-    if all(file.sha256 for file in benchmark.files()):
-        with pytest.raises(ConfigError, match="expected the SHA-256"):
-            fetch(benchmark.files(), tmp_path / "kept")
-        assert not [f for f in (tmp_path / "kept").rglob("*") if f.is_file()]
-    else:
-        assert suite == "wild" and fetch(benchmark.files(), tmp_path / "kept")
+def test_another_file_of_the_hub_is_refused(on_loopback, tmp_path):
+    alpaca_folder(on_loopback / "tatsu-lab/alpaca_eval")
+    with pytest.raises(ConfigError, match=r"expected the checksum [0-9a-f]{64}, found"):
+        fetch(AlpacaEval2().files(), tmp_path / "kept")
+    assert not [f for f in (tmp_path / "kept").rglob("*") if f.is_file()]
+
+
+@pytest.mark.parametrize("kind", ["lfs", "git", "none"])
+def test_a_file_without_a_checksum_of_ours_has_its_commits(
+    kind, on_loopback, tmp_path, monkeypatch
+):
+    """The hub records the SHA-256 of a large file, and git's name of a small one."""
+    benchmark, place = WildBench(rewards=False), tmp_path / "kept"
+    _wild_hub(on_loopback)
+    file = benchmark.files()[0]
+    content = (on_loopback / file.repo / file.path).read_bytes()
+    git = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+    etags = {"lfs": hashlib.sha256(content).hexdigest(), "git": git, "none": ""}
+    etag = etags[kind]
+    record = SimpleNamespace(etag=etag)
+
+    def recorded(_: str) -> SimpleNamespace:
+        return record
+
+    if kind != "lfs":  # which is what the hub on loopback says
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", recorded)
+    if kind == "none":
+        with pytest.raises(ConfigError, match="expected the checksum that its commit records"):
+            fetch([file], place)
+        return
+    fetch([file], place)
+    (place / file.local).write_bytes(b"torn")
+    assert (fetch([file], place) / file.local).read_bytes() == content
+    record.etag = etag[::-1]
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", recorded)
+    (place / file.local).unlink()
+    with pytest.raises(ConfigError, match=f"expected the checksum {record.etag}, found {etag}"):
+        fetch([file], place)
 
 
 def with_checksums(files: Sequence[PublishedFile], place: Callable[[PublishedFile], Path]):
@@ -157,7 +186,9 @@ def test_another_file_than_the_published_one_is_refused(tmp_path, monkeypatch):
     place.write_text(place.read_text().replace("rain", "snow"))
     with files_of(tmp_path) as address:
         monkeypatch.setenv("GITHUB_RAW_ENDPOINT", address)
-        with pytest.raises(ConfigError, match=r"question\.jsonl at 587d5cf.* expected the SHA-256"):
+        with pytest.raises(
+            ConfigError, match=r"question\.jsonl at 587d5cf.* expected the checksum"
+        ):
             fetch(files, tmp_path / "kept")
     assert not (tmp_path / "kept/question.jsonl").exists()
 
