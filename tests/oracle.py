@@ -133,7 +133,8 @@ def aggregate(
     axes = range(len(multipliers))
     result = []
     for rows, gate in zip(batch, eigenvalues, strict=True):
-        weights = gate if weighting == "eigenvalue" else [mean(gate) for _ in axes]
+        uniform, unit = [mean(gate) for _ in axes], [1.0 for _ in axes]
+        weights = {"eigenvalue": gate, "uniform": uniform, "unit": unit}[weighting]
         sums = [sum(weights[a] * multipliers[a] * row[a] for a in axes) for row in rows]
         result.append(zscore(sums, epsilon) if normalization == "global" else sums)
     flat = [value for group in result for value in group]

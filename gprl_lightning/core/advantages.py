@@ -112,7 +112,8 @@ def aggregate_axes(
         multipliers: m of each axis, the drift controller's; 1 at rest.
         normalization: ``global`` takes one z-score of the sum in each group,
             ``per_axis_whitened`` centres and divides by the std over the whole batch (GDPO).
-        weighting: ``uniform`` replaces each λ_l by the mean over axes, so that their sum is kept.
+        weighting: ``uniform`` replaces each λ_l by the mean over axes, so that their sum is kept;
+            ``unit`` by 1, which is MO-GRPO's plain sum (arXiv 2509.22047).
         advantage_scale: ``matched`` divides by the std over the whole batch, without centring.
         epsilon: added to every std.
         all_reduce: sums a small float64 tensor over processes, so that the batch is that of all
@@ -121,6 +122,8 @@ def aggregate_axes(
     weights = eigenvalues.to(axis_advantages)
     if weighting == "uniform":
         weights = weights.mean(-1, keepdim=True).expand_as(weights)
+    if weighting == "unit":
+        weights = torch.ones_like(weights)
     weights = weights * multipliers.to(axis_advantages)
     advantages = (axis_advantages * weights[:, None]).sum(-1)
     if normalization == "global":

@@ -4,7 +4,7 @@ quick."""
 from typing import Literal
 
 Normalization = Literal["per_axis", "global", "none", "per_axis_whitened"]
-Weighting = Literal["eigenvalue", "uniform"]
+Weighting = Literal["eigenvalue", "uniform", "unit"]
 AdvantageScale = Literal["paper", "matched"]
 ScoreShape = Literal["linear", "bounded"]
 LossAggregation = Literal["dr_grpo", "dapo", "grpo"]

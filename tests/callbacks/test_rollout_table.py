@@ -114,7 +114,7 @@ ARMS = [
     {"normalization": n, "weighting": w, "advantage_scale": s}
     for n, w, s in product(
         ("per_axis", "global", "none", "per_axis_whitened"),
-        ("eigenvalue", "uniform"),
+        ("eigenvalue", "uniform", "unit"),
         ("paper", "matched"),
     )
 ]

@@ -102,7 +102,8 @@ def test_mask_is_relative_to_the_running_std() -> None:
 def test_weights_by_hand() -> None:
     """One response with axis advantages (1, 2), λ = (0.7, 0.3), m = (0.5, 1.5).
 
-    Eigenvalue: 0.7 · 0.5 · 1 + 0.3 · 1.5 · 2 = 1.25; uniform: 0.5 · 0.5 · 1 + 0.5 · 1.5 · 2 = 1.75.
+    Eigenvalue: 0.7 · 0.5 · 1 + 0.3 · 1.5 · 2 = 1.25; uniform: 0.5 · 0.5 · 1 + 0.5 · 1.5 · 2 = 1.75;
+    unit: 0.5 · 1 + 1.5 · 2 = 3.5.
     """
     axes = torch.tensor([[[1.0, 2.0], [-1.0, -2.0]]], dtype=torch.float64)
     multipliers = torch.tensor([0.5, 1.5], dtype=torch.float64)
@@ -110,6 +111,8 @@ def test_weights_by_hand() -> None:
     assert found.tolist() == [pytest.approx([1.25, -1.25])]
     found = aggregated(axes, multipliers=multipliers, weighting="uniform")
     assert found.tolist() == [pytest.approx([1.75, -1.75])]
+    found = aggregated(axes, multipliers=multipliers, weighting="unit")
+    assert found.tolist() == [pytest.approx([3.5, -3.5])]
 
 
 def test_matched_and_whitened_have_unit_std_over_the_batch() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from gprl_lightning.config.validation import validate
 from gprl_lightning.core.gprl_advantages import GPRLAdvantages
 from gprl_lightning.core.lampo import LamPO
+from gprl_lightning.core.max_min import MaxMin
 from gprl_lightning.core.overlong_filter import OverlongFilter
 from gprl_lightning.core.reinforce_pp import ReinforcePP
 from gprl_lightning.core.vpo import VPO
@@ -34,6 +35,7 @@ WORDS: dict[str, tuple[Any, str, str]] = {  # rule, loss and aggregation
     "cispo": (GPRLAdvantages(), "CISPO", "dapo"),
     "lampo": (LamPO(), "Clip", "dr_grpo"),
     "vpo": (VPO(), "Clip", "dr_grpo"),
+    "max_min": (MaxMin(), "Clip", "dr_grpo"),
 }
 
 
