@@ -18,7 +18,7 @@ from gprl_lightning.errors import NotFinite
 from gprl_lightning.evaluation.diversity import distinct_bigrams
 from gprl_lightning.evaluation.endpoint_judge import EndpointJudge
 from gprl_lightning.evaluation.judge import Judge, SourceJudge
-from gprl_lightning.evaluation.judge_metrics import cut_share, undecided
+from gprl_lightning.evaluation.judge_metrics import by_task, cut_share, undecided
 from gprl_lightning.evaluation.win_rate import length_controlled_win_rate, win_rate
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import texts_read
@@ -157,6 +157,7 @@ class HeldOutEvaluation(L.Callback):
             verdicts[name], chances = self._verdicts(trainer, judge, answers, baseline)
             values |= cut_share(name, before, _texts(judge))
             values |= verdict_metrics(name, verdicts[name], answers, baseline, quoted=place == 0)
+            values |= by_task(self.prompts, verdicts[name]) if place == 0 else {}
             values |= undecided(name, chances)
             qualities[name] = judge.axes(self.prompts, answers.texts)
             for axis, row in qualities[name].items():

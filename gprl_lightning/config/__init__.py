@@ -26,6 +26,7 @@ from gprl_lightning.config.run import (
     ResumeConfig,
     SchedulerConfig,
 )
+from gprl_lightning.config.sandbox import SandboxConfig
 
 __all__ = [
     "AlgorithmConfig",
@@ -43,5 +44,6 @@ __all__ = [
     "PreferenceTrainingConfig",
     "ResumeConfig",
     "RolloutConfig",
+    "SandboxConfig",
     "SchedulerConfig",
 ]

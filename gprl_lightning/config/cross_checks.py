@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from gprl_lightning.config import Config
 from gprl_lightning.config.checkpoint_headers import head_shape
 from gprl_lightning.config.judging import judge_paths, judge_specs
-from gprl_lightning.config.roads import BUILTIN_MODELS, check_given, check_roads
+from gprl_lightning.config.roads import BUILTIN_MODELS, check_given, check_roads, check_sandbox
 from gprl_lightning.config.trainer_checks import check_trainer
 from gprl_lightning.errors import ConfigError
 
@@ -35,6 +35,7 @@ def cross_check(config: Config) -> None:
     check_given(config)
     check_paths(config)
     check_roads(config)
+    check_sandbox(config)
     check_wandb(config.logger)
 
 

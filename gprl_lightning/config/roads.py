@@ -14,6 +14,8 @@ from gprl_lightning.errors import ConfigError
 
 BUILTIN_MODELS = ("sandbox", "smollm2_135m")
 
+GIVEN_AXES = "gprl_lightning.sandbox.given_axes."  # functions, by their dotted names
+
 # What conf/ has in the places of one's own files.
 PLACEHOLDERS = {
     "policy.path": "./my_policy",
@@ -57,6 +59,36 @@ def check_roads(config: Config) -> None:
             f"{golds[0]}=sandbox_gold: expected data.path=sandbox, because it knows the "
             f"sandbox's requests alone; found data.path={config.data.path}. Set "
             "evaluation.judge=model, endpoint, preference_model or none, or data=sandbox."
+        )
+
+
+def check_sandbox(config: Config) -> None:
+    """Check that what goes with one gold of the sandbox is not asked of the other.
+
+    Raises:
+        ConfigError: the contextual gold with votes or for other data; or λ by task without it.
+    """
+    contextual, votes = config.sandbox.gold == "contextual", config.preference_training.cyclic_votes
+    if contextual and votes:
+        raise ConfigError(
+            f"preference_training.cyclic_votes={votes}: expected 0 with sandbox.gold=contextual, "
+            "which adds up utilities and has no votes. Set preference_training.cyclic_votes=0, or "
+            "sandbox.gold=vote."
+        )
+    if contextual and config.data.path != "sandbox":
+        raise ConfigError(
+            "sandbox.gold=contextual: expected data.path=sandbox, because a gold judges the "
+            f"sandbox's requests alone; found data.path={config.data.path}. Leave sandbox.gold "
+            "out, or choose data=sandbox."
+        )
+    model = config.preference_model
+    given = any(name.startswith(GIVEN_AXES) for name in model.functions)
+    columns = [weight for weight in model.weights or () if isinstance(weight, str)]
+    if given and columns and not contextual:
+        raise ConfigError(
+            f"sandbox.gold={config.sandbox.gold}: expected contextual, because "
+            f"preference_model.weights names {columns[0]}, which it alone puts beside a request. "
+            "Set sandbox.gold=contextual, or preference_model/weights=blind."
         )
 
 

@@ -17,6 +17,7 @@ from gprl_lightning.config.models import (
     PreferenceModelConfig,
     PreferenceTrainingConfig,
 )
+from gprl_lightning.config.sandbox import SandboxConfig
 from gprl_lightning.config.section import (
     BelowOne,
     Count,
@@ -131,6 +132,7 @@ class Config:
     drift: DriftConfig = field(default_factory=DriftConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     preference_model: PreferenceModelConfig = field(default_factory=PreferenceModelConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)

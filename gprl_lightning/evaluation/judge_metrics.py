@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gprl_lightning.core.batch import Prompt
 from gprl_lightning.tracking import metrics
+from gprl_lightning.tracking.answer_log import TASK
 
+MOST_TASKS = 12  # of more, a win rate each would be a table of noise; ours
 NEAR = 0.05  # of a half: a comparison that a judge can hardly tell; ours
 
 
@@ -22,3 +25,22 @@ def undecided(name: str, chances: Sequence[float | None]) -> dict[str, float]:
     decided = [abs(chance - 0.5) <= NEAR for chance in chances if chance is not None]
     share = {metrics.of_judge(metrics.EVAL_UNDECIDED, name): sum(decided) / max(len(decided), 1)}
     return share if decided else {}
+
+
+def by_task(prompts: Sequence[Prompt], verdicts: Sequence[float | None]) -> dict[str, float]:
+    """Return the win rate over the prompts of each task, ``eval/win_rate_by_task/<task>``.
+
+    The task is the column of that name. Nothing where the data has none, one alone, or more than
+    `MOST_TASKS`.
+    """
+    outcomes: dict[str, list[float]] = {}
+    for prompt, verdict in zip(prompts, verdicts, strict=True):
+        task = prompt.columns.get(TASK)
+        if isinstance(task, str) and verdict is not None:
+            outcomes.setdefault(task, []).append(verdict)
+    if not 1 < len(outcomes) <= MOST_TASKS:
+        return {}
+    return {
+        metrics.of_task(metrics.EVAL_WIN_RATE_BY_TASK, task): sum(found) / len(found)
+        for task, found in sorted(outcomes.items())
+    }

@@ -1,8 +1,9 @@
 """Make the gold judge's data: trigram model, related words, and the scales of its axes.
 
 ``python -m gprl_lightning.sandbox.calibrate_gold CORPUS.jsonl`` writes them to ``assets/``; the
-scales come from answers of the packaged language model, the starting policy. Prints how the axes
-correlate and how often three answers to one request beat each other in a circle.
+scales, those of both golds and of the axes that can be hacked, come from answers of the packaged
+language model, the starting policy. Prints how each gold's axes correlate and how often it puts
+three answers to one request in a circle.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ import numpy as np
 import torch
 
 from gprl_lightning.sandbox import grammar
+from gprl_lightning.sandbox.contextual_gold import CONTEXT_AXES, ContextualGold
 from gprl_lightning.sandbox.corpus import Example, read_examples, read_raw
-from gprl_lightning.sandbox.gold import ASSETS, AXES, GoldJudge, Scale
+from gprl_lightning.sandbox.given_axes import HACKABLE
+from gprl_lightning.sandbox.gold import ASSETS, AxisReader, GoldJudge
+from gprl_lightning.sandbox.golds import Gold
 from gprl_lightning.sandbox.ngram import NgramModel
 from gprl_lightning.sandbox.requests import FAMILIES, Request, split_requests
 from gprl_lightning.sandbox.sentences import content_counts
@@ -94,8 +98,20 @@ def sample_answers(
     return [answers[i : i + per_request] for i in range(0, len(answers), per_request)]
 
 
+def measured_scales(
+    requests: Sequence[Request], answers: Sequence[Sequence[str]]
+) -> dict[str, list[float]]:
+    """Return mean and standard deviation over all answers of every axis that has a scale."""
+    reader = AxisReader((*CONTEXT_AXES, *HACKABLE), {})
+    rows = [reader.axes(r, a) for r, group in zip(requests, answers, strict=True) for a in group]
+    table = np.array([list(row.values()) for row in rows])
+    means, stds = table.mean(0), table.std(0)
+    found = zip(reader.names, means, stds, strict=True)
+    return {name: [float(mean), float(std)] for name, mean, std in found}
+
+
 def correlations(
-    judge: GoldJudge, requests: Sequence[Request], answers: Sequence[Sequence[str]]
+    judge: Gold, requests: Sequence[Request], answers: Sequence[Sequence[str]]
 ) -> np.ndarray:
     """Return Pearson correlations between axes over all answers, [axes, axes]."""
     rows = [
@@ -107,7 +123,7 @@ def correlations(
 
 
 def cyclic_share(
-    judge: GoldJudge, requests: Sequence[Request], answers: Sequence[Sequence[str]]
+    judge: Gold, requests: Sequence[Request], answers: Sequence[Sequence[str]]
 ) -> float:
     """Return the share of triads of answers to one request that the judge puts in a circle."""
     cyclic = total = 0
@@ -141,18 +157,13 @@ def main() -> None:
 
     requests = rng.sample(train, args.requests)
     answers = sample_answers(ASSETS / "language_model", requests, 8)
-    judge = GoldJudge(scales={axis.__name__: Scale(0.0, 1.0) for axis in AXES})
-    rows = [judge.axes(r, a) for r, group in zip(requests, answers, strict=True) for a in group]
-    table = np.array([list(row.values()) for row in rows])
-    scales = {
-        n: [float(m), float(s)]
-        for n, m, s in zip(judge.names, table.mean(0), table.std(0), strict=True)
-    }
-    (ASSETS / "gold_scales.json").write_text(json.dumps(scales, indent=1) + "\n", encoding="utf-8")
-    judge = GoldJudge()
-    print(json.dumps(scales, indent=1))
-    print(np.array2string(correlations(judge, requests, answers), precision=2, suppress_small=True))
-    print(f"cyclic triads {cyclic_share(judge, requests, answers):.3f}")
+    scales = json.dumps(measured_scales(requests, answers), indent=1)
+    (ASSETS / "gold_scales.json").write_text(scales + "\n", encoding="utf-8")
+    print(scales)
+    for judge in (GoldJudge(), ContextualGold()):
+        table = correlations(judge, requests, answers)
+        print(*judge.names, np.array2string(table, precision=2, suppress_small=True), sep="\n")
+        print(f"cyclic triads {cyclic_share(judge, requests, answers):.3f}")
 
 
 if __name__ == "__main__":

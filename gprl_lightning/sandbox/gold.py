@@ -3,7 +3,8 @@
 The judge stands for the human whom the learned reward only imitates. Each axis is one small
 function of the request and the text; a new one is a function added to `AXES` (then run
 ``calibrate_gold`` again, for its reference mean and standard deviation). The vote over axes is
-not transitive: it makes the cycles that a scalar reward cannot express.
+not transitive: it makes the cycles that a scalar reward cannot express. The other gold, whose
+weights hang on the request, is `contextual_gold`; `golds` chooses.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def related_words() -> dict[str, frozenset[str]]:
     """Return, for each subject and detail, the words that go with it in the corpus."""
     found = json.loads((ASSETS / "related_words.json").read_text(encoding="utf-8"))
     return {phrase: frozenset(related) for phrase, related in found.items()}
+
+
+def valence(word: str) -> float:
+    """Return how kind a single word is by VADER's lexicon, in (-4, 4); 0 if it is not in it."""
+    return _vader().lexicon.get(word.lower(), 0.0)
 
 
 def sentiment(request: Request, text: str) -> float:
@@ -106,29 +112,23 @@ class Scale:
     std: float
 
 
-class GoldJudge:
-    """Axis values and preferences of answers; remembers what it has read.
+def packaged_scales() -> dict[str, Scale]:
+    """Return the scale of every axis, by name, over the packaged starting policy's answers."""
+    stored = json.loads((ASSETS / "gold_scales.json").read_text(encoding="utf-8"))
+    return {name: Scale(*values) for name, values in stored.items()}
+
+
+class AxisReader:
+    """Values of an answer's axes; remembers what it has read. What both golds stand on.
 
     Args:
         axes: the quality axes, each a function of (request, text).
         scales: by axis name, the reference for z-scores; None reads the packaged one.
-        cyclic_votes: how many votes, beside one per axis, the turn in the plane of the two axes
-            `CYCLE` has: a is better than b if it lies less than half a turn ahead of it around the
-            reference mean, so that answers on all sides beat one another in a circle. Ours.
     """
 
-    def __init__(
-        self,
-        axes: tuple[Axis, ...] = AXES,
-        scales: dict[str, Scale] | None = None,
-        cyclic_votes: int = 0,
-    ):
-        if scales is None:
-            stored = json.loads((ASSETS / "gold_scales.json").read_text(encoding="utf-8"))
-            scales = {name: Scale(*values) for name, values in stored.items()}
+    def __init__(self, axes: tuple[Axis, ...], scales: dict[str, Scale] | None = None):
         self._axes = axes
-        self._scales = scales
-        self._cyclic_votes = cyclic_votes
+        self._scales = packaged_scales() if scales is None else scales
         self._requests = {request.text: request for request in all_requests()}
         self._seen: dict[tuple[Request, str], dict[str, float]] = {}
 
@@ -145,13 +145,48 @@ class GoldJudge:
             self._seen[key] = found
         return found
 
-    def z_sum(self, request: Request, text: str) -> float:
-        """Return the sum of the axes in standard deviations from the reference mean."""
-        return sum(self._z(name, value) for name, value in self.axes(request, text).items())
+    def request_of(self, prompt_text: str) -> Request:
+        """Return the request whose text is this user message.
+
+        Raises:
+            ValueError: if it is not one of the sandbox's requests, which alone the gold can judge.
+        """
+        request = self._requests.get(prompt_text.strip())
+        if request is None:
+            raise ValueError(
+                f"expected one of the sandbox's requests, found {prompt_text!r}; the gold judge "
+                "knows no others: set evaluation.judge to another judge, or data.path=sandbox"
+            )
+        return request
 
     def _z(self, name: str, value: float) -> float:
         scale = self._scales[name]
         return (value - scale.mean) / scale.std
+
+
+class GoldJudge(AxisReader):
+    """The gold that votes (``sandbox.gold=vote``): each axis has a vote, at every request alike.
+
+    Args:
+        axes: the quality axes, each a function of (request, text).
+        scales: by axis name, the reference for z-scores; None reads the packaged one.
+        cyclic_votes: how many votes, beside one per axis, the turn in the plane of the two axes
+            `CYCLE` has: a is better than b if it lies less than half a turn ahead of it around the
+            reference mean, so that answers on all sides beat one another in a circle. Ours.
+    """
+
+    def __init__(
+        self,
+        axes: tuple[Axis, ...] = AXES,
+        scales: dict[str, Scale] | None = None,
+        cyclic_votes: int = 0,
+    ):
+        super().__init__(axes, scales)
+        self._cyclic_votes = cyclic_votes
+
+    def quality(self, request: Request, text: str) -> float:
+        """Return the sum of the axes in standard deviations from the reference mean."""
+        return sum(self._z(name, value) for name, value in self.axes(request, text).items())
 
     def _turn(self, left: dict[str, float], right: dict[str, float]) -> int:
         """1 if `left` lies ahead of `right` in the plane of `CYCLE`, -1 if behind, 0 if neither."""
@@ -170,19 +205,9 @@ class GoldJudge:
         votes = sum((left[name] > right[name]) - (left[name] < right[name]) for name in left)
         if self._cyclic_votes:
             votes += self._cyclic_votes * self._turn(left, right)
-        margin = votes or self.z_sum(request, a) - self.z_sum(request, b)
+        margin = votes or self.quality(request, a) - self.quality(request, b)
         return 0.5 if margin == 0 else float(margin > 0)
 
-    def request_of(self, prompt_text: str) -> Request:
-        """Return the request whose text is this user message.
-
-        Raises:
-            ValueError: if it is not one of the sandbox's requests, which alone the gold can judge.
-        """
-        request = self._requests.get(prompt_text.strip())
-        if request is None:
-            raise ValueError(
-                f"expected one of the sandbox's requests, found {prompt_text!r}; the gold judge "
-                "knows no others: set evaluation.judge to another judge, or data.path=sandbox"
-            )
-        return request
+    def identity(self) -> dict[str, object]:
+        """Return its axes and its votes."""
+        return {"gold": list(self.names), "cyclic_votes": self._cyclic_votes}

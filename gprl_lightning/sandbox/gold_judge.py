@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from gprl_lightning.core.batch import Messages, Prompt
 from gprl_lightning.errors import ConfigError
-from gprl_lightning.sandbox.gold import GoldJudge
+from gprl_lightning.sandbox.golds import Gold
 from gprl_lightning.sandbox.requests import Request
 
 
 class SandboxGoldJudge:
-    """The gold axes as a `Judge`, computed from the text alone; see `sandbox.gold`."""
+    """A gold as a `Judge`, computed from the text alone; see `sandbox.golds`."""
 
-    def __init__(self, cyclic_votes: int = 0) -> None:
-        self.gold = GoldJudge(cyclic_votes=cyclic_votes)
+    def __init__(self, gold: Gold) -> None:
+        self.gold = gold
 
     def prefer(
         self, prompts: Sequence[Prompt], responses: Sequence[str], others: Sequence[str]

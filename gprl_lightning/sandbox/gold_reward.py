@@ -14,22 +14,21 @@ import torch
 
 from gprl_lightning.core.batch import Columns, Messages
 from gprl_lightning.core.embeddings import Embeddings
-from gprl_lightning.sandbox.gold import GoldJudge
+from gprl_lightning.sandbox.golds import Gold
 
 
 class GoldSource:
     """A `PreferenceSource` of one axis: text in, verdicts of pairs out, cycles included.
 
     Args:
-        cyclic_votes: of the gold, as in the evaluation.
+        gold: the one that judges the evaluation.
     """
 
     axes = ("0",)
     tau = 1.0
 
-    def __init__(self, cyclic_votes: int = 0):
-        self.cyclic_votes = cyclic_votes
-        self.gold = GoldJudge(cyclic_votes=cyclic_votes)
+    def __init__(self, gold: Gold):
+        self.gold = gold
 
     def embed(
         self,
@@ -52,5 +51,5 @@ class GoldSource:
         return table
 
     def identity(self) -> dict[str, object]:
-        """Return the gold's axes and its votes."""
-        return {"gold": list(self.gold.names), "cyclic_votes": self.cyclic_votes}
+        """Return the gold's own."""
+        return self.gold.identity()

@@ -19,11 +19,15 @@ from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.builtin import ASSETS, policy_folder
 from gprl_lightning.models.policy import Policy, load_policy
 from gprl_lightning.rollout.sampler import Sampling
+from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
+from gprl_lightning.sandbox.golds import gold_of
 from gprl_lightning.sandbox.pairs import label_pairs, sample_responses
 from gprl_lightning.sandbox.prompts import sandbox_prompts
 
 # What decides a label: the gold's code and its data.
-GOLD_CODE = ("gold.py", "ngram.py", "sentences.py", "requests.py", "pairs.py")
+GOLD_CODE = (
+    "gold.py", "contextual_gold.py", "ngram.py", "sentences.py", "requests.py", "pairs.py"
+)  # fmt: skip
 GOLD_DATA = ("gold_scales.json", "related_words.json", "ngram.npz")
 
 
@@ -83,6 +87,7 @@ def pairs_fingerprint(config: Config) -> str:
         options.length_bias,
         options.cyclic_votes,
         options.seed,
+        config.sandbox.gold,
         config.rollout.max_new_tokens,
         config.rollout.temperature,
         config.data.system_prompt,
@@ -93,8 +98,6 @@ def pairs_fingerprint(config: Config) -> str:
 
 
 def _make(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
-
     options = config.preference_training
     data = DataConfig(path="sandbox", system_prompt=config.data.system_prompt)
     prompts, _ = sandbox_prompts(data)
@@ -106,7 +109,7 @@ def _make(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
     share = options.held_out_pairs / (options.sandbox_pairs + options.held_out_pairs)
     cut = len(prompts) - round(len(prompts) * share)
     messages = [p.messages for p in prompts]
-    label = partial(label_pairs, judge=SandboxGoldJudge(options.cyclic_votes), seed=options.seed)
+    label = partial(label_pairs, judge=SandboxGoldJudge(gold_of(config)), seed=options.seed)
     worse = partial(label, label_noise=options.label_noise, length_bias=options.length_bias)
     return (
         worse(messages[:cut], responses[:cut], count=options.sandbox_pairs),

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from gprl_lightning.config import Config
 from gprl_lightning.rollout.sampler import Sampling
+from gprl_lightning.sandbox.golds import gold_of
 from gprl_lightning.sandbox.pairs import sample_responses
 from gprl_lightning.sandbox.preference_data import starting_policy
 from gprl_lightning.study import planting
@@ -40,7 +41,7 @@ def study_pool(config: Config) -> Pool:
 def _made(config: Config) -> Pool:
     options, judge = config.detectors, build_preference_model(config)
     policy = starting_policy(config)
-    prompts, _ = build_prompts(config.data)
+    prompts, _ = build_prompts(config)
     # The last train requests: of these a preference model has seen the fewest pairs.
     asked = [(p.uid, p.messages) for p in prompts[-options.prompts :]]
     size, longest = options.responses + 1, config.rollout.max_new_tokens
@@ -50,7 +51,7 @@ def _made(config: Config) -> Pool:
         Version(plant.__name__, strength) for plant in PLANTS for strength in options.strengths
     ]
     messages = [m for _, m in asked]
-    return make_pool(policy, judge, messages, responses, versions, longest)
+    return make_pool(policy, judge, gold_of(config), messages, responses, versions, longest)
 
 
 def _fingerprint(config: Config) -> str:

@@ -20,7 +20,7 @@ from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.policy_tokens import left_pad
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.runtime.progress import progress
-from gprl_lightning.sandbox.gold import GoldJudge
+from gprl_lightning.sandbox.golds import Gold
 from gprl_lightning.study.planting import PLANTS
 
 OPPONENTS = 8  # answers of the starting policy that each response is judged against
@@ -63,7 +63,7 @@ class Measured:
     Attributes:
         vectors: of the preference model.
         gold: the gold win rate against `OPPONENTS` clean answers to the same prompt.
-        quality: the gold's sum of z-scores.
+        quality: the gold's, in one number (of the vote, its sum of z-scores).
         lengths: tokens.
         surprise: mean of -log π_ref over the tokens, in nats.
     """
@@ -114,6 +114,7 @@ def with_own_worse(pool: Pool, strengths: Sequence[int]) -> Pool:
 def make_pool(
     policy: Policy,
     judge: PreferenceModel,
+    gold: Gold,
     prompts: Sequence[Messages],
     responses: Texts,
     versions: Sequence[Version],
@@ -124,6 +125,7 @@ def make_pool(
     Args:
         policy: the starting policy.
         judge: the frozen preference model that the run's monitor would read.
+        gold: whose verdicts say what an exploit costs.
         prompts: requests of the sandbox.
         responses: answers to each; the first one is its anchor.
         versions: the exploits to plant.
@@ -132,7 +134,6 @@ def make_pool(
     anchors = [[answers[0]] for answers in responses]
     answers = [answers[1:] for answers in responses]
     embedded = judge.embed(prompts, anchors)
-    gold = GoldJudge()
 
     def measured(version: Version) -> Measured:
         cut = [[_cut(policy, t, max_new_tokens) for t in row] for row in planted(version, answers)]
@@ -140,7 +141,7 @@ def make_pool(
         rows = list(zip(prompts, cut, answers, strict=True))
         wins = [[_win_rate(gold, m, t, base) for t in row] for m, row, base in rows]
         quality = [
-            [gold.z_sum(gold.request_of(m[-1]["content"]), t) for t in row] for m, row, _ in rows
+            [gold.quality(gold.request_of(m[-1]["content"]), t) for t in row] for m, row, _ in rows
         ]
         return Measured(
             vectors=judge.embed(prompts, cut).vectors.flatten(-2).double().cpu(),
@@ -166,7 +167,7 @@ def _cut(policy: Policy, text: str, tokens: int) -> str:
     return text if len(ids) <= tokens else str(policy.tokenizer.decode(ids[:tokens]))
 
 
-def _win_rate(gold: GoldJudge, prompt: Messages, text: str, base: list[str]) -> float:
+def _win_rate(gold: Gold, prompt: Messages, text: str, base: list[str]) -> float:
     """Against the first answers that are not the text itself: a tie with oneself says nothing."""
     others = [other for other in base if other != text][:OPPONENTS]
     request = gold.request_of(prompt[-1]["content"])

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from gprl_lightning.callbacks.drift_monitor import DriftMonitor
 from gprl_lightning.callbacks.invariants import Invariants
 from gprl_lightning.callbacks.kl_schedule import KLSchedule, read_schedule
-from gprl_lightning.config import Config, DataConfig, DriftConfig, RolloutConfig
+from gprl_lightning.config import Config, DriftConfig, RolloutConfig
 from gprl_lightning.core.batch import Prompt
 from gprl_lightning.core.drift import DriftSettings
 from gprl_lightning.core.importance import ImportanceCorrection
@@ -37,14 +37,19 @@ from gprl_lightning.modules.parts import Parts
 from gprl_lightning.rollout.ahead import Ahead
 from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.sandbox.gold_reward import GoldSource
+from gprl_lightning.sandbox.golds import gold_of
 from gprl_lightning.sandbox.prompts import sandbox_prompts
 from gprl_lightning.tasks.pairs import preference_pairs
 from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
 
 
-def build_prompts(data: DataConfig) -> tuple[list[Prompt], list[Prompt]]:
+def build_prompts(config: Config) -> tuple[list[Prompt], list[Prompt]]:
     """Return the (train, held-out) prompts of ``data``: the sandbox's, a file's or the hub's."""
-    train, held_out = sandbox_prompts(data) if data.path == "sandbox" else load_prompts(data)
+    data = config.data
+    if data.path == "sandbox":
+        train, held_out = sandbox_prompts(data, config.sandbox.gold)
+    else:
+        train, held_out = load_prompts(data)
     return train[: data.max_rows], held_out
 
 
@@ -154,7 +159,7 @@ def build_preference_source(config: Config, cfg: DictConfig) -> PreferenceSource
     if config.preference_model.source:
         return instantiate(cfg.preference_model.source)
     if config.preference_model.kind == "gold":
-        return GoldSource(config.preference_training.cyclic_votes)
+        return GoldSource(gold_of(config))
     return build_preference_model(config)
 
 

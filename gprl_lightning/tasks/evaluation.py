@@ -27,6 +27,7 @@ from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampler
 from gprl_lightning.runtime.disk import or_warn
 from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
+from gprl_lightning.sandbox.golds import gold_of
 from gprl_lightning.tracking.answer_log import Evaluated, answer_file, answer_rows, write_answers
 
 
@@ -115,8 +116,8 @@ def _built(spec: JudgeSpec, config: Config) -> Judge:
     options: Any = dict(spec.options)
     try:
         match spec.kind:
-            case "sandbox_gold":  # with the votes that labelled the pairs
-                return SandboxGoldJudge(config.preference_training.cyclic_votes)
+            case "sandbox_gold":  # the one that labelled the pairs
+                return SandboxGoldJudge(gold_of(config))
             case "function":
                 return function_judge(options["function"], spec.key)
             case "model":

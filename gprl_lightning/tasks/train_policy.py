@@ -65,7 +65,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
         require_same_config(header.identity, container, config.resume.allow)
     prepare(config)
     judges = build_judges(config)  # first: what is wrong with them costs no loading of the policy
-    prompts, held_out = build_prompts(config.data)
+    prompts, held_out = build_prompts(config)
     folder_of_policy = policy_folder(config.policy.path, config.paths.cache)
     policy = load_policy(config.policy, folder_of_policy, config.rollout.temperature)
     require_decodable(policy)

@@ -53,6 +53,7 @@ EVAL_WIN_RATE_LOW = "eval/win_rate_low"
 EVAL_WIN_RATE_HIGH = "eval/win_rate_high"
 EVAL_WIN_RATE_EVEN = "eval/win_rate_even"  # of the prompts at even places: what is chosen on one
 EVAL_WIN_RATE_ODD = "eval/win_rate_odd"  # half is read on the other
+EVAL_WIN_RATE_BY_TASK = "eval/win_rate_by_task"  # format with of_task()
 EVAL_LENGTH_CONTROLLED = "eval/length_controlled_win_rate"
 EVAL_GOLD = "eval/gold"  # format with per_axis(), by the axis's name
 EVAL_KL = "eval/kl"  # of whole responses, in nats; √ of it is the study's distance
@@ -88,6 +89,11 @@ def judge_axis(judge: str, axis: str) -> str:
     """Return ``judge_axis("gold", "fluency") == "eval/gold/fluency"``: a judge's own mean of an
     axis."""
     return f"eval/{judge}/{axis}"
+
+
+def of_task(name: str, task: str) -> str:
+    """Return ``of_task("eval/win_rate_by_task", "review") == "eval/win_rate_by_task/review"``."""
+    return f"{name}/{task}"
 
 
 def of_judge(name: str, judge: str) -> str:

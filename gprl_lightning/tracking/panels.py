@@ -77,6 +77,7 @@ def _policy(columns: Columns) -> list[Panel]:
             level=0.5,
             dashed=(metrics.EVAL_PROXY_WIN_RATE, metrics.EVAL_LENGTH_CONTROLLED),
         ),
+        Panel("win rate by task", "", _tasks(columns), level=0.5),
         *[Panel(f"what the judge {n} finds", "", ls) for n, ls in _qualities(columns).items()],
         *[Panel(title, unit, _axes(columns, name)) for name, title, unit in by_axis],
         Panel(
@@ -131,12 +132,22 @@ def _preference_model(columns: Columns) -> list[Panel]:
 def _qualities(columns: Columns) -> dict[str, dict[str, str]]:
     """By judge, the means over answers of each of its axes: ``eval/<judge>/<axis>``."""
     found: dict[str, dict[str, str]] = {}
-    of_rates = {metrics.EVAL_WIN_RATE, *metrics.OF_COMPARISONS}
+    of_rates = {
+        metrics.EVAL_WIN_RATE,
+        metrics.EVAL_WIN_RATE_BY_TASK,
+        *metrics.OF_COMPARISONS,
+    }
     for name in _below(columns, "eval"):
         parts = name.split("/")
         if len(parts) == 3 and "/".join(parts[:2]) not in of_rates:
             found.setdefault(parts[1], {})[name] = parts[2]
     return found
+
+
+def _tasks(columns: Columns) -> dict[str, str]:
+    """A curve for each task under its name."""
+    name = metrics.EVAL_WIN_RATE_BY_TASK
+    return {found: found.removeprefix(f"{name}/") for found in _below(columns, name)}
 
 
 def _moved(columns: Columns, name: str) -> bool:

@@ -16,6 +16,7 @@ from gprl_lightning.callbacks.evaluation import (
 from gprl_lightning.config import Config
 from gprl_lightning.core.batch import Prompt
 from gprl_lightning.evaluation.judge import SourceJudge
+from gprl_lightning.evaluation.judge_metrics import by_task
 from gprl_lightning.modules import rollout_logprobs
 from gprl_lightning.modules.parts import Parts
 from gprl_lightning.modules.rollout_logprobs import logprobs_of
@@ -181,3 +182,17 @@ def test_a_judge_of_one_s_own_is_named_in_the_configuration():
     assert list(build_judges(config)) == ["mine"]
     config.evaluation.judge = "sandbox_gold"
     assert list(build_judges(config)) == ["gold", "mine"]
+
+
+def test_the_quoted_judge_s_win_rate_is_told_by_task():
+    tasks = ["review", "praise", "review", "praise", "review"]
+    prompts = [Prompt(i, (), {"task": task}) for i, task in enumerate(tasks)]
+    found = by_task(prompts, [1.0, 0.0, 0.5, None, 1.0])
+    assert found == {
+        "eval/win_rate_by_task/praise": 0.0,
+        "eval/win_rate_by_task/review": pytest.approx(2.5 / 3),
+    }
+    assert by_task(prompts[::2], [1.0, 0.0, 1.0]) == {}  # one task alone is the whole
+    assert by_task([Prompt(0, ()), Prompt(1, ())], [1.0, 0.0]) == {}  # no such column
+    many = [Prompt(i, (), {"task": str(i)}) for i in range(40)]
+    assert by_task(many, [1.0] * 40) == {}

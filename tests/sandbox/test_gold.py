@@ -64,7 +64,9 @@ def test_fluency_prefers_english_to_shuffled_english():
 def test_at_least_five_axes_all_with_a_scale(judge):
     assert len(judge.names) >= 5
     assert tuple(judge.axes(REVIEW, "A cafe.")) == judge.names
-    assert all(-10 < judge.z_sum(REVIEW, text) < 20 for text in ("A cafe.", "I loved the coffee."))
+    assert all(
+        -10 < judge.quality(REVIEW, text) < 20 for text in ("A cafe.", "I loved the coffee.")
+    )
 
 
 def test_empty_text_is_judged(judge):

@@ -133,3 +133,12 @@ def test_each_judge_has_a_curve_under_its_name():
     (panel,) = panels_of(columns)
     assert list(panel.lines.values()) == ["mine", "second", "reward", "mine, at equal length"]
     assert metrics.EVAL_WIN_RATE in panel.lines and names[0] not in panel.lines
+
+
+def test_win_rates_by_task_are_a_panel_of_their_own():
+    names = [metrics.of_task(metrics.EVAL_WIN_RATE_BY_TASK, task) for task in ("praise", "review")]
+    columns = {name: ([0, 20], [0.5, 0.7]) for name in names}
+    (panel,) = panels_of(columns)
+    assert panel.title == "win rate by task"
+    assert list(panel.lines.values()) == ["praise", "review"]
+    assert other_panels(columns) == []
