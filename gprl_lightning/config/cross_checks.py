@@ -103,6 +103,7 @@ def check_preference_model(config: Config) -> None:
             f"of a GPM, and preference_model.num_axes={model.num_axes} (kind={model.kind}). Name "
             "fewer, or raise preference_model.num_axes."
         )
+    _check_values(config)
     found = head_shape(Path(model.path).expanduser())
     if found is None:
         return
@@ -116,6 +117,22 @@ def check_preference_model(config: Config) -> None:
             f"{wanted} entries ({heads.get(model.kind, '1')}); the one in {model.path} has {rows}. "
             f"Set preference_model.kind={kind} preference_model.num_axes={axes}, or another "
             "preference_model.path."
+        )
+
+
+def _check_values(config: Config) -> None:
+    """Values that do not see the prompt need a gate that does, on two axes or more."""
+    model, gated = config.preference_model, config.preference_training.gated
+    trained = config.task == "train_preference_model" or model.path in BUILTIN_MODELS
+    if model.values == "answer_only" and (
+        model.kind != "gpm" or model.num_axes == 1 or (trained and not gated)
+    ):
+        raise ConfigError(
+            "preference_model.values=answer_only: expected a gated GPM of two axes or more, "
+            "because only its gate sees the prompt; found preference_model.kind="
+            f"{model.kind}, preference_model.num_axes={model.num_axes}, preference_training.gated="
+            f"{str(gated).lower()}. Set preference_model.values=conversation, or "
+            "preference_model.kind=gpm preference_model.num_axes=3 preference_training.gated=true."
         )
 
 

@@ -21,7 +21,7 @@ from gprl_lightning.config.section import (
     Weight,
     section,
 )
-from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope, Schedule
+from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope, Schedule, Values
 from gprl_lightning.errors import ConfigError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -80,6 +80,9 @@ class PreferenceModelConfig:
     gate_temperature: Temperature | None = (
         None  # of the gate's softmax; None: the checkpoint's, else 1
     )
+    # conversation | answer_only (ours): v is read from the answer alone, and only the gate sees the
+    # prompt; None: the checkpoint's, else conversation
+    values: Values | None = None
     tau: Tau | None = None  # None: the checkpoint's, else 0.1 for a GPM and 1 for Bradley-Terry
     dtype: Dtype = "float32"
     max_tokens: Count | None = None  # of a text; None: the checkpoint's; of a new one 2048

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gprl_lightning.core.batch import Messages
-from gprl_lightning.core.options import EigenvalueScale, L2Scope
+from gprl_lightning.core.options import EigenvalueScale, L2Scope, Values
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.preference_model import Kind, PreferenceModel
@@ -28,6 +28,7 @@ def from_backbone(
     l2_normalize: bool | None = None,
     l2_scope: L2Scope | None = None,
     gate_temperature: float | None = None,
+    values: Values | None = None,
     max_tokens: int = 2048,
     batch_size: int = 32,
     examples: Sequence[Messages] = (),
@@ -62,7 +63,7 @@ def from_backbone(
         backbone,
         value_head,
         prompt_head,
-        ChatText(tokenizer, max_tokens),
+        ChatText(tokenizer, max_tokens, values=values or "conversation"),
         tau=tau,
         eigenvalue_scale="simplex" if eigenvalue_scale is None else eigenvalue_scale,
         l2_normalize=True if l2_normalize is None else l2_normalize,

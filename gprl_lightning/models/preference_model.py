@@ -8,7 +8,7 @@ nothing downstream needs a special case.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,14 @@ class PreferenceModel(nn.Module):
         self.tau = DEFAULT_TAU[self.kind] if tau is None else tau
         if not self.tau > 0:
             raise ConfigError(f"preference_model.tau={tau!r}: expected > 0, or null.")
+        if text.values == "answer_only" and (prompt_head is None or self.num_axes == 1):
+            gate = "without a gate" if prompt_head is None else "with a gate"
+            raise ConfigError(
+                "preference_model.values=answer_only: expected a gate on two axes or more, because "
+                f"only the gate sees the prompt; found preference_model.num_axes={self.num_axes} "
+                f"{gate}. Set preference_model.values=conversation, or take a gated GPM of two "
+                "axes or more."
+            )
         self.backbone, self.value_head, self.prompt_head = backbone, value_head, prompt_head
         self.shares_prompts = isinstance(backbone, PreTrainedModel) and shares_prompts(backbone)
         self.text, self.batch_size = text, batch_size
@@ -151,7 +159,8 @@ class PreferenceModel(nn.Module):
     def hidden_states(
         self, batch: TextBatch
     ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
-        """Return the backbone's states at the last token of each text, and of its prompt."""
+        """Return the backbone's states at the last token of each row's text, and of the prompt that
+        its gate reads."""
         mask = batch.mask
         positions = (mask.long().cumsum(-1) - 1).masked_fill(~mask, 1)
         states = self.backbone(
@@ -160,10 +169,10 @@ class PreferenceModel(nn.Module):
             position_ids=positions,
             use_cache=False,
         ).last_hidden_state
-        rows = torch.arange(len(mask), device=mask.device)
-        first = mask.int().argmax(-1)
+        gates, first = batch.gate_texts, mask.int().argmax(-1)
+        rows = torch.arange(len(gates), device=mask.device)
         last = first + mask.sum(-1) - 1
-        return states[rows, last], states[rows, first + batch.prompt_tokens - 1]
+        return states[rows, last[rows]], states[gates, first[gates] + batch.prompt_tokens - 1]
 
     def _eigenvalues(self, prompt: Float[Tensor, "rows width"]) -> Float[Tensor, "rows axes"]:
         if self.prompt_head is None:
@@ -190,6 +199,7 @@ class PreferenceModel(nn.Module):
             "l2_scope": self.l2_scope,
             "max_tokens": self.text.max_tokens,
             "text_format": self.text.text_format,
+            "values": self.text.values,
             "tokenizer": tokenizer_fingerprint(self.tokenizer),
         }
 
@@ -237,19 +247,7 @@ class PreferenceModel(nn.Module):
         Raises:
             NotFinite: the network gives NaN or Inf for one of them.
         """
-        rows = self.text(conversations)
-        batches = batches_by_prompt(rows, self.batch_size)
-        vectors, eigenvalues = [], []
-        for batch in batches:
-            part = [rows[i] for i in batch]
-            if self.shares_prompts:
-                v, e = self._read(*states_of_texts(self.backbone, part))
-            else:
-                v, e = self(self.text.collate(part).to(self.device))
-            vectors.append(v)
-            eigenvalues.append(e)
-        back = torch.tensor([i for batch in batches for i in batch]).argsort().to(self.device)
-        found = torch.cat(vectors)[back], torch.cat(eigenvalues)[back]
+        found = self._in_batches(conversations, self._read)
         if not all(bool(values.isfinite().all()) for values in found):
             raise NotFinite(
                 "preference_model.path: expected finite vectors and eigenvalues; found NaN or Inf. "
@@ -257,6 +255,36 @@ class PreferenceModel(nn.Module):
                 "float32, or another path."
             )
         return found
+
+    @torch.no_grad()
+    def states_of_conversations(
+        self, conversations: Sequence[Messages]
+    ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
+        """Return the states that the value head and the gate read, as `embed_conversations` does.
+
+        With a frozen backbone they are all that heads have to be trained on.
+        """
+        return self._in_batches(conversations, lambda last, prompt: (last, prompt))
+
+    def _in_batches(
+        self,
+        conversations: Sequence[Messages],
+        read: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor]:
+        """What `read` makes of the states, row by row."""
+        rows = self.text(conversations)
+        batches = batches_by_prompt(rows, self.batch_size)
+        found: list[tuple[Tensor, Tensor]] = []
+        for batch in batches:
+            part = [rows[i] for i in batch]
+            if self.shares_prompts:
+                states = states_of_texts(self.backbone, part)
+            else:
+                states = self.hidden_states(self.text.collate(part).to(self.device))
+            found.append(read(*states))
+        back = torch.tensor([i for batch in batches for i in batch]).argsort().to(self.device)
+        first, second = (torch.cat(parts)[back] for parts in zip(*found, strict=True))
+        return first, second
 
     def compare(self, prompt: str | Messages, responses: Sequence[str]) -> Comparison:
         """Compare the responses to one prompt: n forwards for n responses.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope
+from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope, Values
 from gprl_lightning.models.network_files import CheckpointError
 
 SETTINGS = "preference_model"  # the key in config.json
@@ -17,6 +17,7 @@ CHOICES = {
     "eigenvalue_scale": get_args(EigenvalueScale),
     "l2_scope": get_args(L2Scope),
     "text_format": ("gpm", "chat"),
+    "values": get_args(Values),
 }
 FLAGS = ("l2_normalize", "gated")
 POSITIVE = ("tau", "gate_temperature")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gprl_lightning.core.options import EigenvalueScale, L2Scope
+from gprl_lightning.core.options import EigenvalueScale, L2Scope, Values
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.multi_head import MultiHead, label_names
 from gprl_lightning.models.network_files import load_network, require_finite
@@ -42,6 +42,7 @@ def load_preference_model(
     l2_normalize: bool | None = None,
     l2_scope: L2Scope | None = None,
     gate_temperature: float | None = None,
+    values: Values | None = None,
     dtype: str = "float32",
     max_tokens: int | None = None,
     batch_size: int = 32,
@@ -60,6 +61,7 @@ def load_preference_model(
         l2_normalize: None: the checkpoint's, else True.
         l2_scope: None: the checkpoint's, else ``all``.
         gate_temperature: None: the checkpoint's, else 1.
+        values: None: the checkpoint's, else ``conversation``.
         dtype: of the weights, as ``float32`` or ``bfloat16``. Scores are float32.
         max_tokens: longer conversations are cut on the right; None: the checkpoint's, else 2048.
         batch_size: responses per forward.
@@ -81,6 +83,7 @@ def load_preference_model(
         load_tokenizer("preference_model.path", folder, chat_template),
         _first(max_tokens, settings.get("max_tokens"), 2048),
         settings.get("text_format", text_format),
+        _first(values, settings.get("values"), "conversation"),
     )
     if "value_head.weight" not in heads and len(value) > 1:
         names = label_names(read_config(folder), len(value))
@@ -143,6 +146,7 @@ def save_preference_model(
         "gate_temperature": model.gate_temperature,
         "max_tokens": model.text.max_tokens,
         "text_format": model.text.text_format,
+        "values": model.text.values,
         "base_model": base_model,
         "data_fingerprint": data_fingerprint,
     }

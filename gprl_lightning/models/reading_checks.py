@@ -83,13 +83,17 @@ def _require_answer(judge: PreferenceModel, messages: Messages) -> None:
             "preference_model.chat_template: expected the prompt in the text; found the same text "
             "for two different prompts. Correct the template."
         )
-    if judge.prompt_head is not None:
+    if text.values == "answer_only":
+        text([answered(messages, ANSWERS[0])])  # the template takes the answer by itself
+    elif judge.prompt_head is not None:
         text.require_prefix(answered(messages, ANSWERS[0]))
 
 
 def _require_room(judge: PreferenceModel, prompts: Sequence[Prompt]) -> None:
     """A text is cut on the right: a prompt that fills it leaves nothing of the answers."""
     room, chat = judge.text.max_tokens, judge.text.chat
+    if judge.text.values == "answer_only":
+        return  # the prompt takes none of the answer's room
     overhead: dict[tuple[str, ...], int] = {}
     long: dict[int, int] = {}
     for prompt in prompts:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from gprl_lightning.models.chat_text import TokenizedText
+from gprl_lightning.models.chat_text import TokenizedText, with_gates
 from gprl_lightning.models.shared_prompt import prefix_states
 
 Prefix = tuple[int, ...]
@@ -26,12 +26,18 @@ def prefix_of(text: TokenizedText) -> Prefix:
     return text.ids[: text.prompt_tokens - 1]
 
 
+def prompt_of(text: TokenizedText) -> Prefix:
+    """Return what texts of one prompt have in common: their gate's text if it is apart, else their
+    prefix."""
+    return text.gate or prefix_of(text)
+
+
 def batches_by_prompt(texts: Sequence[TokenizedText], size: int) -> list[list[int]]:
     """Return indices of the texts in batches of at most ``size``, of like length; those of one
     prompt lie side by side, and in one batch where they fit."""
     batches: list[list[int]] = [[]]
     order = by_prompt_and_length(texts)
-    for _, found in groupby(order, key=lambda i: prefix_of(texts[i])):
+    for _, found in groupby(order, key=lambda i: prompt_of(texts[i])):
         group = list(found)
         for part in (group[i : i + size] for i in range(0, len(group), size)):
             if len(batches[-1]) + len(part) > size:
@@ -45,21 +51,23 @@ def by_prompt_and_length(texts: Sequence[TokenizedText]) -> list[int]:
     length."""
     longest: dict[Prefix, int] = {}
     for text in texts:
-        longest[prefix_of(text)] = max(longest.get(prefix_of(text), 0), len(text.ids))
+        longest[prompt_of(text)] = max(longest.get(prompt_of(text), 0), len(text.ids))
     place = {prefix: i for i, prefix in enumerate(sorted(longest, key=lambda p: longest[p]))}
-    return sorted(range(len(texts)), key=lambda i: (place[prefix_of(texts[i])], len(texts[i].ids)))
+    return sorted(range(len(texts)), key=lambda i: (place[prompt_of(texts[i])], len(texts[i].ids)))
 
 
 def states_of_texts(
-    backbone: Any, texts: Sequence[TokenizedText]
+    backbone: Any, rows: Sequence[TokenizedText]
 ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
     """Return the states at the last token of each text, and of its prompt, whatever else is in the
     batch.
 
     Args:
         backbone: one for which `gprl_lightning.models.shared_prompt.shares_prompts` is true.
-        texts: those that begin alike are read alike once.
+        rows: those that begin alike are read alike once. Of values that do not see the prompt, all
+            begin alike, and each different prompt is read once for the gate.
     """
+    texts, gates = with_gates(rows)
     prefixes = {prefix: i for i, prefix in enumerate(dict.fromkeys(map(prefix_of, texts)))}
     suffixes = [text.ids[text.prompt_tokens - 1 :] for text in texts]
     device = backbone.device
@@ -73,7 +81,7 @@ def states_of_texts(
         lengths,
     )
     ends = lengths.cumsum(0)
-    return states[ends - 1], states[ends - lengths]
+    return states[ends[: len(rows)] - 1], states[(ends - lengths)[gates]]
 
 
 def _padded(rows: Sequence[tuple[int, ...]], device: torch.device) -> Tensor:

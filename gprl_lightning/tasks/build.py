@@ -176,6 +176,7 @@ def build_preference_model(config: Config) -> PreferenceModel:
         l2_normalize=options.l2_normalize,
         l2_scope=options.l2_scope,
         gate_temperature=options.gate_temperature,
+        values=options.values,
         tau=options.tau,
         dtype=options.dtype,
         max_tokens=options.max_tokens,

@@ -48,6 +48,7 @@ def new_preference_model(
         l2_normalize=options.l2_normalize,
         l2_scope=options.l2_scope,  # type: ignore[arg-type]
         gate_temperature=options.gate_temperature,
+        values=options.values,  # type: ignore[arg-type]
         max_tokens=options.max_tokens or MAX_TOKENS,
         batch_size=options.batch_size,
         examples=[pair.chosen for pair in spread],

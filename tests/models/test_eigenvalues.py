@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gprl_lightning.models.chat_text import TextBatch
+from gprl_lightning.models.chat_text import ChatText, TextBatch
 from gprl_lightning.models.preference_model import PreferenceModel
 from tests import oracle
+from tests.tiny import tiny_tokenizer
 
 
 class Lookup(nn.Module):
@@ -31,11 +32,14 @@ def test_eigenvalues(scale: str, axes: int) -> None:
     torch.manual_seed(axes)
     backbone = Lookup()
     head, gate = nn.Linear(5, 2 * axes, bias=False), nn.Linear(5, axes, bias=False)
-    model = PreferenceModel(backbone, head, gate, None, eigenvalue_scale=scale)
+    model = PreferenceModel(
+        backbone, head, gate, ChatText(tiny_tokenizer()), eigenvalue_scale=scale
+    )
     batch = TextBatch(
         input_ids=torch.tensor([[3, 4, 5, 6], [0, 7, 8, 1]]),
         mask=torch.tensor([[True] * 4, [False] + [True] * 3]),
         prompt_tokens=torch.tensor([2, 1]),
+        gate_texts=torch.tensor([0, 1]),
     )
     with torch.no_grad():
         _, found = model(batch)

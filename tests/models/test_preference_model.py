@@ -88,6 +88,7 @@ def test_right_padded_rows_of_ids(case):
         input_ids=torch.tensor(expected["input_ids"]),
         mask=torch.tensor(expected["attention_mask"]).bool(),
         prompt_tokens=torch.ones(3, dtype=torch.long),
+        gate_texts=torch.arange(3),
     )
     vectors = model(batch)[0]
     close(vectors[:, 0] if case == "llama_bt" else vectors, expected["reward"])

@@ -265,6 +265,7 @@ def test_importing_the_package_loads_no_torch():
         ("l2_normalize", 0, "true or false"),
         ("gated", "yes", "true or false"),
         ("text_format", "gmp", "one of gpm"),
+        ("values", "answers", "one of conversation"),
         ("kind", "gold!", "one of"),
         ("max_tokens", "many", "a count"),
         ("max_tokens", 0.5, "a count"),

@@ -56,12 +56,13 @@ def test_no_more_layers_than_the_backbone_has(tmp_path):
 
 def test_options_of_the_model_reach_it(tmp_path):
     save_policy(tiny_policy(), tmp_path)
-    overrides = ("preference_model.l2_scope=axis", "preference_model.gate_temperature=0.5")
+    given = ("l2_scope=axis", "gate_temperature=0.5", "values=answer_only")
+    overrides = [f"preference_model.{option}" for option in given]
     plain, other = (
         new_preference_model(validate(composed(*o)), PAIRS, str(tmp_path)) for o in ((), overrides)
     )
-    assert (plain.l2_scope, plain.gate_temperature) == ("all", 1.0)
-    assert (other.l2_scope, other.gate_temperature) == ("axis", 0.5)
+    found = [(m.l2_scope, m.gate_temperature, m.text.values) for m in (plain, other)]
+    assert found == [("all", 1.0, "conversation"), ("axis", 0.5, "answer_only")]
 
 
 def test_spread_angles_is_what_the_head_starts_with(tmp_path):
