@@ -96,6 +96,13 @@ def check_preference_model(config: Config) -> None:
             "responses only. Set algorithm.advantage.baseline=group, or "
             "preference_model=sandbox_bt."
         )
+    if model.members > 1 and (model.kind != "bradley_terry" or model.path not in BUILTIN_MODELS):
+        raise ConfigError(
+            f"preference_model.members={model.members}: expected Bradley-Terry models that are "
+            f"trained on demand; found preference_model.kind={model.kind} and preference_model."
+            f"path={model.path}. Choose preference_model=sandbox_bt_ensemble, or "
+            "preference_model=bt_ensemble 'preference_model.folders=[a,b,c]' for checkpoints."
+        )
     named = config.preference_training.axis_attributes
     if len(named) > (model.num_axes or 0) or (scalar and named):
         raise ConfigError(

@@ -21,7 +21,14 @@ from gprl_lightning.config.section import (
     Weight,
     section,
 )
-from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope, Schedule, Values
+from gprl_lightning.core.options import (
+    Combination,
+    EigenvalueScale,
+    Kind,
+    L2Scope,
+    Schedule,
+    Values,
+)
 from gprl_lightning.errors import ConfigError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -88,6 +95,11 @@ class PreferenceModelConfig:
     max_tokens: Count | None = None  # of a text; None: the checkpoint's; of a new one 2048
     batch_size: Count = 32  # responses per forward
     chat_template: Text | None = None  # a Jinja file, for a tokenizer without one
+    # Bradley-Terry models of the same pairs as one reward, of a built-in path
+    members: Count = 1
+    folders: list[Text] = field(default_factory=list)  # of preference_model=bt_ensemble
+    combination: Combination = "minimum"  # of the members' rewards
+    disagreement_weight: Weight = 0.5  # of the std or variance that a combination takes off
     # `_target_` and options of any other `PreferenceSource`, in the place of all of the above
     source: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, Any] = field(default_factory=dict)  # of preference_model=composed
@@ -122,6 +134,7 @@ class PreferenceTrainingConfig:
     gradient_checkpointing: bool = False
     max_grad_norm: Positive = 1.0
     seed: Seed = 0  # its own, so that runs of several seeds share one preference model
+    member: Natural = 0  # of an ensemble: another head and order, on the pairs of the same seed
     held_out_pairs: Count = 500  # of the sandbox's own
     responses_per_prompt: Several = 9  # that the sandbox's pairs are drawn from
     label_noise: Fraction = 0.0  # share of the sandbox's labels that are turned over
@@ -138,3 +151,8 @@ class PreferenceTrainingConfig:
     evaluate_every: Annotated[float, Interval(gt=0, le=1)] = (
         0.25  # epochs between held-out evaluations; the best is kept
     )
+
+    @property
+    def fit_seed(self) -> int:
+        """Return what heads and order are drawn by: of member 0 it is ``seed``."""
+        return self.seed + 1_000_003 * self.member

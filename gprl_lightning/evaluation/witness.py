@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from gprl_lightning.evaluation.endpoint_judge import EndpointJudge
 from gprl_lightning.evaluation.judge import Judge, SourceJudge
+from gprl_lightning.models.bt_ensemble import BTEnsemble
 from gprl_lightning.models.composed import Composed
 from gprl_lightning.models.function_calls import source_text
 from gprl_lightning.models.function_rewards import FunctionRewards
@@ -36,6 +37,8 @@ def rests_on(source: PreferenceSource) -> set[str]:
     match source:
         case Composed():
             return set[str]().union(*(rests_on(source_in(part)) for part in source.parts))
+        case BTEnsemble():
+            return set[str]().union(*(rests_on(member) for member in source.models))
         case PreferenceModel():
             return {f"the weights {source.identity()['weights']}"}
         case FunctionRewards():

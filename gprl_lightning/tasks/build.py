@@ -40,7 +40,7 @@ from gprl_lightning.sandbox.gold_reward import GoldSource
 from gprl_lightning.sandbox.golds import gold_of
 from gprl_lightning.sandbox.prompts import sandbox_prompts
 from gprl_lightning.tasks.pairs import preference_pairs
-from gprl_lightning.tasks.sandbox_preference_model import sandbox_preference_model
+from gprl_lightning.tasks.sandbox_preference_model import sandbox_ensemble, sandbox_preference_model
 
 
 def build_prompts(config: Config) -> tuple[list[Prompt], list[Prompt]]:
@@ -155,11 +155,14 @@ def require_device(trainer: DictConfig) -> None:
 
 
 def build_preference_source(config: Config, cfg: DictConfig) -> PreferenceSource:
-    """Return what ``preference_model.source`` names, or the gold, or a preference model."""
+    """Return what ``preference_model.source`` names, or the gold, an ensemble, or a preference
+    model."""
     if config.preference_model.source:
         return instantiate(cfg.preference_model.source)
     if config.preference_model.kind == "gold":
         return GoldSource(gold_of(config))
+    if config.preference_model.members > 1:
+        return sandbox_ensemble(config)
     return build_preference_model(config)
 
 

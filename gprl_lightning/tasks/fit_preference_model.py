@@ -52,7 +52,7 @@ def new_preference_model(
         max_tokens=options.max_tokens or MAX_TOKENS,
         batch_size=options.batch_size,
         examples=[pair.chosen for pair in spread],
-        seed=training.seed,
+        seed=training.fit_seed,
     )
 
 
@@ -115,7 +115,7 @@ def fit_preference_model(
         PairLoader,
         text=model.text,
         batch_size=part,
-        seed=options.seed,
+        seed=options.fit_seed,
         attributes=options.axis_attributes,
     )
     training = loader(

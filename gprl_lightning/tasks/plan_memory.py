@@ -57,8 +57,12 @@ def _scorers(config: Config, policy: str) -> dict[str, Network]:
         builtin = options.path in BUILTIN
         layers = config.preference_training.backbone_layers if builtin else None
         path, key = policy if builtin else options.path, "preference_model.path"
-        found["preference model"] = network(
-            path, options.dtype, headless=True, layers=layers, key=key
+        one = network(path, options.dtype, headless=True, layers=layers, key=key)
+        for i in range(options.members):  # of an ensemble, each as large
+            found["preference model" if i == 0 else f"preference model {i + 1}"] = one
+    for folder in options.folders:  # of preference_model=bt_ensemble
+        found[f"preference model {folder}"] = network(
+            folder, options.dtype, headless=True, key="preference_model.folders"
         )
     for name, spec in judge_specs(config.evaluation).items():
         if spec.kind == "model":

@@ -17,6 +17,7 @@ import lightning as L
 import torch
 
 from gprl_lightning.config import Config
+from gprl_lightning.models.bt_ensemble import BTEnsemble
 from gprl_lightning.models.builtin import made_again_if_damaged, make_once, policy_folder
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.models.pretrained_preference import load_preference_model
@@ -27,8 +28,8 @@ from gprl_lightning.tasks.fit_preference_model import (
     save_trained,
 )
 
-# Of preference_model: where it lies, and how many texts are read at once.
-NO_NUMBERS = ("path", "batch_size")
+# Of preference_model: where it lies, how many texts are read at once, what becomes of several.
+NO_NUMBERS = ("path", "batch_size", "members", "folders", "combination", "disagreement_weight")
 
 
 def sandbox_preference_model(config: Config) -> PreferenceModel:
@@ -49,6 +50,22 @@ def sandbox_preference_model(config: Config) -> PreferenceModel:
         )
 
 
+def sandbox_ensemble(config: Config) -> BTEnsemble:
+    """Return ``preference_model.members`` Bradley-Terry models of the same pairs as one reward.
+
+    The first is `sandbox_preference_model`'s; the others differ from it by their heads' first
+    weights and by the order of the pairs, as by the seed of fine-tuning in Coste et al.
+    """
+    options, training = config.preference_model, config.preference_training
+    members = [
+        sandbox_preference_model(
+            replace(config, preference_training=replace(training, member=training.member + i))
+        )
+        for i in range(options.members)
+    ]
+    return BTEnsemble(members, options.combination, options.disagreement_weight)
+
+
 def fingerprint(config: Config) -> str:
     """Return a hash of what a built-in preference model depends on: its pairs, all its options but
     those that change no number, and its training."""
@@ -63,7 +80,7 @@ def _train(config: Config, folder: Path) -> None:
     training = replace(config.preference_training, backbone=config.policy.path)
     config = replace(config, ckpt_path=None, preference_training=training)
     with torch.random.fork_rng():
-        torch.manual_seed(training.seed)
+        torch.manual_seed(training.fit_seed)
         train, held_out = sandbox_pairs(config)
         backbone = policy_folder(config.policy.path, config.paths.cache)
         model = new_preference_model(config, train, backbone)
