@@ -71,10 +71,15 @@ class ContextualGold(AxisReader):
     def __init__(self, scales: dict[str, Scale] | None = None):
         super().__init__(CONTEXT_AXES, scales)
 
+    def axes(self, request: Request, text: str) -> dict[str, float]:
+        """Return every axis in standard deviations from the reference mean, by name."""
+        found = super().axes(request, text)
+        return {name: self._z(name, value) for name, value in found.items()}
+
     def clipped(self, request: Request, text: str) -> dict[str, float]:
-        """Return every axis in standard deviations from the reference mean, cut at ±3, by name."""
-        values = self.axes(request, text).items()
-        return {name: max(-CLIP, min(CLIP, self._z(name, value))) for name, value in values}
+        """Return every axis as `axes` does, cut at ±3."""
+        found = self.axes(request, text)
+        return {name: max(-CLIP, min(CLIP, z)) for name, z in found.items()}
 
     def quality(self, request: Request, text: str) -> float:
         """Return the utility of an answer."""

@@ -19,7 +19,7 @@ class Gold(Protocol):
         ...
 
     def axes(self, request: Request, text: str) -> dict[str, float]:
-        """Return the value of every axis, by name."""
+        """Return the value of every axis, by name: more is better, whatever its unit."""
         ...
 
     def quality(self, request: Request, text: str) -> float:

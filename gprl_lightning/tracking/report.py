@@ -58,16 +58,20 @@ def write_report(folder: Path) -> Path:
 
 
 def draw_tasks(plot, tasks: Mapping[str, Sequence[float]], axes: Sequence[str]) -> None:
-    """Draw the eigenvalues of each task as bars: what the preference model weighs where."""
-    plot.set(title="eigenvalues λ by task", xlabel="mean over held-out prompts")
-    height = 0.8 / len(axes)
-    for place, axis in enumerate(axes):
-        heights = [row - height * (place - (len(axes) - 1) / 2) for row in range(len(tasks))]
-        values = [eigenvalues[place] for eigenvalues in tasks.values()]
-        plot.barh(heights, values, height, label=f"axis {axis}")
+    """Draw the eigenvalues of each task as a map: what the preference model weighs where."""
+    rows = [list(values) for values in tasks.values()]
+    lowest, highest = min(0.0, *map(min, rows)), max(map(max, rows))
+    plot.imshow(rows, cmap="Blues", vmin=lowest, vmax=highest, aspect="auto")
+    plot.set(title="eigenvalues λ by task", xlabel="axis (mean over held-out prompts)")
+    slanted = max(map(len, axes)) > 3  # names do not fit side by side
+    turn = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    plot.set_xticks(range(len(axes)), axes, **turn)
     plot.set_yticks(range(len(tasks)), list(tasks))
-    plot.set_ylim(-0.6, len(tasks) - 0.4 + LEGEND_ROOM * len(tasks))
-    plot.legend(fontsize=8, loc="upper center", ncols=3)
+    for row, values in enumerate(rows):
+        for column, value in enumerate(values):
+            dark = value - lowest > 0.6 * (highest - lowest)
+            ink = {"ha": "center", "va": "center", "color": "white" if dark else "black"}
+            plot.text(column, row, f"{value:.2f}", fontsize=8, **ink)
 
 
 def draw(plot, panel: Panel, columns: Columns) -> None:

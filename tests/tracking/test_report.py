@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from matplotlib.figure import Figure
 
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.answer_log import (
@@ -14,7 +15,7 @@ from gprl_lightning.tracking.answer_log import (
 )
 from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics
 from gprl_lightning.tracking.panels import other_panels, panels_of
-from gprl_lightning.tracking.report import summary_rows, write_report
+from gprl_lightning.tracking.report import draw_tasks, summary_rows, write_report
 from tests.tracking.report_runs import write_run
 
 
@@ -142,3 +143,13 @@ def test_win_rates_by_task_are_a_panel_of_their_own():
     assert panel.title == "win rate by task"
     assert list(panel.lines.values()) == ["praise", "review"]
     assert other_panels(columns) == []
+
+
+def test_the_map_of_eigenvalues_says_each_task_s_numbers():
+    plot = Figure().subplots()
+    draw_tasks(plot, {"praise": [0.6, 0.4], "review": [-0.1, 1.1]}, ("kind", "brief"))
+    assert [text.get_text() for text in plot.texts] == ["0.60", "0.40", "-0.10", "1.10"]
+    assert [label.get_text() for label in plot.get_xticklabels()] == ["kind", "brief"]
+    assert [label.get_text() for label in plot.get_yticklabels()] == ["praise", "review"]
+    (picture,) = plot.images
+    assert picture.get_clim() == (-0.1, 1.1)
