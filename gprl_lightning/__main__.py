@@ -15,6 +15,7 @@ from gprl_lightning.errors import ConfigError
 COMMANDS = {
     "report": "write the report of a run again, beside other runs, or the page of a grid",
     "baselines": "write the tables and the picture of grid=baselines",
+    "laboratory": "keep the runs of grid=laboratory as small files, or write its page",
     "inspect": "show a logged group and derive its advantages again",
     "paper-table": "gather benchmarks by method beside the paper's figures",
     "check-data": "say what a file of pairs or prompts is read as",

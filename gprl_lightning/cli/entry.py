@@ -12,6 +12,7 @@ import gc
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +32,7 @@ from gprl_lightning.config.validation import did_you_mean
 from gprl_lightning.errors import ConfigError, GridFailed, InvariantError
 from gprl_lightning.runtime.disk import CLOSED, FULL, disk_error
 from gprl_lightning.runtime.run_lock import is_first_process, only_run_in
-from gprl_lightning.tracking.grid_results import COMPOSED_FILE, ERROR_FILE, FINISHED_FILE
+from gprl_lightning.tracking.grid_results import COMPOSED_FILE, COST_FILE, ERROR_FILE, FINISHED_FILE
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 OURS = "GPRL_ONE_MESSAGE"  # FULL_ERROR was set here, and not by the user; for processes of a run
@@ -184,7 +185,8 @@ def first_imports() -> Iterator[None]:
 
 @contextmanager
 def job() -> Iterator[None]:
-    """Wrap one run: lock its folder, note that it ended well, and isolate its subprocesses.
+    """Wrap one run: lock its folder, note that it ended well and its cost, and isolate its
+    subprocesses.
 
     A folder is used again when a failed job, or one whose configuration has changed, is run again;
     the results in it are the earlier run's until the new one begins (`run_folder.begin`).
@@ -196,7 +198,7 @@ def job() -> Iterator[None]:
         # Another call in this folder, refused by the lock, writes its own over it before.
         made_of = composed.read_bytes() if composed.exists() else None
         (folder / ERROR_FILE).unlink(missing_ok=True)
-        arguments = sys.argv
+        arguments, started = sys.argv, time.process_time()
         if hydra.mode == RunMode.MULTIRUN:
             sys.argv = [arguments[0], *_as_single_run(folder)]
         try:
@@ -206,6 +208,7 @@ def job() -> Iterator[None]:
             raise
         finally:
             sys.argv = arguments
+        (folder / COST_FILE).write_text(f"{time.process_time() - started:.1f}\n")
         if made_of is not None:
             (folder / FINISHED_FILE).write_bytes(made_of)
 

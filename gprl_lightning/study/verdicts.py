@@ -23,7 +23,6 @@ from gprl_lightning.study.intervals import (
     Array,
     Interval,
     quantile,
-    standard_error,
     student,
     student_test,
 )
@@ -110,9 +109,19 @@ def detectable(differences: Array, level: float = LEVEL) -> float:
     """
     if len(differences) < FEWEST_PAIRS:
         return math.nan
-    degrees = len(differences) - 1
-    quantiles = quantile(degrees, 1 - level / 2) + quantile(degrees, POWER)
-    return quantiles * standard_error(differences)
+    return detectable_at(float(np.std(differences, ddof=1)), len(differences), level)
+
+
+def detectable_at(spread: float, seeds: int, level: float = LEVEL) -> float:
+    """Return the same for a study that is planned.
+
+    Args:
+        spread: standard deviation of the differences over seeds, in any unit.
+        seeds: how many; three or more.
+        level: of the test, two-sided.
+    """
+    quantiles = quantile(seeds - 1, 1 - level / 2) + quantile(seeds - 1, POWER)
+    return quantiles * spread / math.sqrt(seeds)
 
 
 def against_all(words: Iterable[Verdict]) -> Verdict:

@@ -27,6 +27,7 @@ from gprl_lightning.tracking import metrics
 SUMMARY_FILE = "summary.json"  # {"final": {metric: number}, ...}; written last by a run
 COMPOSED_FILE = ".hydra/config.yaml"  # of the last call that began in the folder
 FINISHED_FILE = ".hydra/finished.yaml"  # a copy, of the last call that ended well
+COST_FILE = ".hydra/cpu_seconds"  # of the process, from the job's beginning to its end
 ERROR_FILE = "error.txt"
 TABLE_FILE = "grid.csv"
 # Where a run is told of and how fast it goes: no arm of a grid differs by these.
