@@ -36,13 +36,14 @@ def compose_and_run(cfg: DictConfig) -> None:
         with entry.first_imports():  # torch, transformers and lightning: only for a real run
             from gprl_lightning.benchmarks.run import run_benchmark
             from gprl_lightning.study.detector_study import detector_study
-            from gprl_lightning.tasks import train_policy, train_preference_model
+            from gprl_lightning.tasks import best_of_n, train_policy, train_preference_model
             from gprl_lightning.tasks.machine import settle_precision
 
         tasks = {
             "train_policy": train_policy.train_policy,
             "train_preference_model": train_preference_model.train_preference_model,
             "eval_preference_model": train_preference_model.eval_preference_model,
+            "best_of_n": best_of_n.best_of_n_by_source,
             "detector_study": detector_study,
             "benchmark": run_benchmark,
         }

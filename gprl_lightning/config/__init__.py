@@ -11,6 +11,7 @@ May import `errors` and `core.options`: no torch, so that ``--help`` is quick.
 
 from gprl_lightning.config.algorithm import AlgorithmConfig, DriftConfig, RolloutConfig
 from gprl_lightning.config.benchmark import BenchmarkConfig, JudgeConfig
+from gprl_lightning.config.best_of_n import BestOfNConfig
 from gprl_lightning.config.detectors import DetectorStudyConfig
 from gprl_lightning.config.models import (
     LoraConfig,
@@ -31,6 +32,7 @@ from gprl_lightning.config.sandbox import SandboxConfig
 __all__ = [
     "AlgorithmConfig",
     "BenchmarkConfig",
+    "BestOfNConfig",
     "Config",
     "DataConfig",
     "DetectorStudyConfig",

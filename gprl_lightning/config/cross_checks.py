@@ -145,9 +145,10 @@ def _check_values(config: Config) -> None:
 
 def _check_gold(config: Config) -> None:
     drift = config.drift
+    task = "train_policy" if config.task == "best_of_n" else config.task
     statistic = drift.statistic if drift.enabled else "surprise"
     for key, found, expected, why in (
-        ("task", config.task, "train_policy", "the gold is not trained"),
+        ("task", task, "train_policy", "the gold is not trained"),
         ("preference_model.path", config.preference_model.path, "sandbox", "it is the sandbox's"),
         ("data.path", config.data.path, "sandbox", "it knows the sandbox's requests alone"),
         ("drift.statistic", statistic, "surprise", "the share of its one axis never moves"),
@@ -160,7 +161,8 @@ def _check_gold(config: Config) -> None:
 
 
 def check_data(config: Config) -> None:
-    if config.task != "train_policy" or not judge_specs(config.evaluation):
+    asked = config.task in ("train_policy", "best_of_n")
+    if not asked or not judge_specs(config.evaluation):
         return
     wanted, held_out = config.evaluation.prompts, config.data.held_out
     if held_out == 0:

@@ -48,7 +48,7 @@ def check_roads(config: Config) -> None:
         ConfigError: something of one's own under the sandbox's settings; or a reward or judge that
             knows the sandbox's requests alone, with another policy or other prompts.
     """
-    if config.task != "train_policy":
+    if config.task not in ("train_policy", "best_of_n"):
         return
     if config.sandbox_only:
         _require_sandbox(config)

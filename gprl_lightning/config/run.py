@@ -10,6 +10,7 @@ from pydantic import StringConstraints
 
 from gprl_lightning.config.algorithm import AlgorithmConfig, DriftConfig, RolloutConfig
 from gprl_lightning.config.benchmark import BenchmarkConfig, JudgeConfig
+from gprl_lightning.config.best_of_n import BestOfNConfig
 from gprl_lightning.config.detectors import DetectorStudyConfig
 from gprl_lightning.config.judging import judge_specs
 from gprl_lightning.config.models import (
@@ -32,7 +33,12 @@ from gprl_lightning.config.section import (
 from gprl_lightning.core.options import Schedule
 
 Task = Literal[
-    "train_policy", "train_preference_model", "eval_preference_model", "detector_study", "benchmark"
+    "train_policy",
+    "train_preference_model",
+    "eval_preference_model",
+    "best_of_n",
+    "detector_study",
+    "benchmark",
 ]
 Threads = Annotated[int, Interval(ge=1, le=1024)]
 Folder = Annotated[str, StringConstraints(pattern=r"^[^/.\x00][^/\x00]*$"), "a folder's name"]
@@ -138,6 +144,7 @@ class Config:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     preference_training: PreferenceTrainingConfig = field(default_factory=PreferenceTrainingConfig)
+    best_of_n: BestOfNConfig = field(default_factory=BestOfNConfig)
     detectors: DetectorStudyConfig = field(default_factory=DetectorStudyConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
