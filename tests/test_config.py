@@ -30,6 +30,7 @@ SEEDS = {
     "laboratory": range(100, 120),  # registered: docs/preregistration.md
     "laboratory_map": range(100, 105),
     "laboratory_primary": range(100, 120),
+    "laboratory_remedies": range(100, 105),
     "laboratory_tuning": range(5),
     "paper_table": range(5),
 }

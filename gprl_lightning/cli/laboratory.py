@@ -38,7 +38,7 @@ EXPERIMENT = "experiment=laboratory"
 # Changes no number of a run, or repeats what stands elsewhere.
 ASIDE = (
     "name", "logger", "paths", "threads", "checkpoint_every", "trainer", "callbacks",
-    "preference_model.source", "algorithm.advantage", "algorithm.policy_loss",
+    "preference_model.source",
 )  # fmt: skip
 SEEDS = ("seed", "preference_training.seed")
 # Kept with every run, so that no later change of the experiment goes by unseen.
@@ -89,8 +89,11 @@ def keep_runs(grid: Path, folder: Path) -> Iterator[Path]:
         if label in [one.label for one in kept]:
             continue
         stored = yaml.safe_load((job / "config.yaml").read_text(encoding="utf8"))
-        require_registered(str(job), _without(flattened(stored), ASIDE), _composed(label))
-        new = keep(job, label, registered(label))
+        found, wanted, own = flattened(stored), _composed(label), registered(label)
+        # A key that came or went since the run is none of its own, unless the arm sets it.
+        shared = {key: value for key, value in wanted.items() if key in found or key in own}
+        require_registered(str(job), {k: v for k, v in found.items() if k in shared}, shared)
+        new = keep(job, label, own)
         require_chosen(kept, label.arm, new.settings)
         kept.append(new)
         yield write(new, folder)

@@ -17,12 +17,13 @@ from gprl_lightning.study.laboratory_judge import (
     judge_secondary,
 )
 from gprl_lightning.study.laboratory_page import measures_of
-from gprl_lightning.study.laboratory_plan import ARMS, LOG_GATE_SPREAD, MAP, MODELS
+from gprl_lightning.study.laboratory_plan import ARMS, LOG_GATE_SPREAD, MAP, MODELS, REMEDIES
 from gprl_lightning.study.laboratory_records import Kept, by_arm
 from gprl_lightning.study.verdict_figures import COLOURS, error_bar
 from gprl_lightning.study.verdicts import MARGIN
 from gprl_lightning.tracking import metrics
 
+REFERENCE = "bt_best"  # stands beside the remedies, too
 POINTS = 100.0  # in a win rate of 1
 
 
@@ -42,12 +43,16 @@ def _worlds(runs: Mapping[str, Mapping[int, Kept]]) -> Any | None:
     worlds = dict.fromkeys(ARMS[arm].world for arm in runs if ARMS[arm].world != MODELS)
     if not worlds:
         return None
+    rows = -(-len(worlds) // 2)
     figure, panels = plt.subplots(
-        1, len(worlds), figsize=(5.2 * len(worlds), 5.6), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for panel, world in zip(panels[0], worlds, strict=True):
+        rows, 2, figsize=(12, 5.6 * rows), sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel in panels.flatten()[len(worlds) :]:
+        panel.set_visible(False)
+    for panel, world in zip(panels.flatten(), worlds, strict=False):
         here = [arm for arm in runs if ARMS[arm].world == world]
+        if world == REMEDIES and REFERENCE in runs:
+            here.insert(0, REFERENCE)
         colours = plt.get_cmap("tab10")
         for place, arm in enumerate(here):
             found = [one.run for one in runs[arm].values()]
@@ -60,8 +65,8 @@ def _worlds(runs: Mapping[str, Mapping[int, Kept]]) -> Any | None:
         panel.axhline(0.5, color="black", lw=0.7, ls=":")
         panel.set(xlabel="√KL to the starting policy, √nats", title=world, ylim=(0, 1.02))
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.13))
-    panels[0, 0].set_ylabel("gold win rate over the starting policy\n(arm: seeds in brackets)")
+        panel.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+    figure.supylabel("gold win rate over the starting policy (in brackets: seeds)", fontsize=10)
     return figure
 
 

@@ -30,7 +30,7 @@ from gprl_lightning.study.laboratory_plan import (
     VERDICT_SEEDS,
 )
 from gprl_lightning.study.laboratory_records import AXIS_CORRELATION, Kept, by_arm
-from gprl_lightning.study.laboratory_tuning import tuning_gold, whole_seeds
+from gprl_lightning.study.laboratory_tuning import stopped, tuning_gold, whole_seeds
 from gprl_lightning.tracking import metrics
 
 INTERIM = "interim, no verdict"
@@ -149,6 +149,11 @@ def _worlds(kept: Sequence[Kept]) -> list[str]:
         here = {arm: found for arm, found in runs.items() if ARMS[arm].world == world}
         if here:
             parts += [f"**{world}**", _models(here) if world == MODELS else _arms(here)]
+    for name, gold in stopped(kept, "bt_best").items():
+        reached = _rate(student(np.array(list(gold.values()))))
+        parts.append(
+            f"{ARMS['bt_best'].name}, stopped by a {name} chosen on tuning seeds: {reached}."
+        )
     return parts or ["No run on a verdict seed yet."]
 
 

@@ -15,8 +15,15 @@ TUNING_SEEDS = tuple(range(5))
 VERDICT_SEEDS = tuple(range(100, 120))
 BETAS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
-World = Literal["learned axes", "given axes, clean", "given axes, one hackable", "models"]
+World = Literal[
+    "learned axes",
+    "learned axes: remedies of others",
+    "given axes, clean",
+    "given axes, one hackable",
+    "models",
+]
 LEARNED: World = "learned axes"
+REMEDIES: World = "learned axes: remedies of others"
 CLEAN: World = "given axes, clean"
 HACKABLE: World = "given axes, one hackable"
 MODELS: World = "models"
@@ -66,6 +73,13 @@ ARMS: Mapping[str, Arm] = {
     "plain_full": Arm(LEARNED, "GPRL, full, on a plain GPM", tuned="full", explores=True),
     "plain_scalar": Arm(LEARNED, "GRPO + plain GPM, one z-score", explores=True),
     "plain_per_axis": Arm(LEARNED, "GPRL on a plain GPM, no monitor", explores=True),
+    "bt_ensemble_minimum": Arm(REMEDIES, "GRPO + least of 3 BT", tuned="bt", explores=True),
+    "bt_ensemble_std": Arm(REMEDIES, "GRPO + 3 BT, mean − std", tuned="bt", explores=True),
+    "mo_grpo": Arm(REMEDIES, "MO-GRPO", tuned="full", explores=True),
+    "gdpo": Arm(REMEDIES, "GDPO", tuned="full", explores=True),
+    "max_min": Arm(REMEDIES, "worst of the axes", tuned="full", explores=True),
+    "mentions_scalar": Arm(HACKABLE, "mentions: one z-score", explores=True),
+    "mentions_per_axis": Arm(HACKABLE, "mentions: per axis", explores=True),
     "blind_scalar": Arm(HACKABLE, "one z-score, λ blind", explores=True),
     "blind_per_axis": Arm(HACKABLE, "per axis, λ blind", explores=True),
 }
@@ -198,8 +212,9 @@ HYPOTHESES: Mapping[str, tuple[Contrast, ...]] = {
 # Where the step per axis is held against one z-score at the same β: no verdict, a map.
 MAP: Mapping[str, tuple[str, str]] = {
     "given, distinct, λ true\nno axis to hack": ("clean_per_axis", "clean_scalar"),
-    "given, distinct, λ true\none hackable": ("hackable_per_axis", "hackable_scalar"),
-    "given, distinct, λ blind\none hackable": ("blind_per_axis", "blind_scalar"),
+    "given, distinct, λ true\nsentiment hackable": ("hackable_per_axis", "hackable_scalar"),
+    "given, distinct, λ true\nrelevance hackable": ("mentions_per_axis", "mentions_scalar"),
+    "given, distinct, λ blind\nsentiment hackable": ("blind_per_axis", "blind_scalar"),
     "learned, answer only\n(distinct, λ by task)": ("learned_per_axis", "learned_scalar"),
     "learned, plain\n(copies, λ nearly constant)": ("plain_per_axis", "plain_scalar"),
 }

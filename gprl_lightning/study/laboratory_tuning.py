@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from gprl_lightning.study.laboratory_plan import BETAS, CHOSEN_ON, GOLD, TUNED, TUNING_SEEDS
 from gprl_lightning.study.laboratory_records import Kept, Settings
-from gprl_lightning.study.stopping import BETA
+from gprl_lightning.study.stopping import BETA, CLOCK, KL_TRIGGER, stops
 
 KL_COEF = BETA[:-1]
 
@@ -62,3 +62,22 @@ def require_chosen(kept: Iterable[Kept], arm: str, settings: Settings) -> None:
             f"{arm}: expected {KL_COEF}={best:g}, which tuning seeds {[*CHOSEN_ON[tuned]]} choose; "
             f"found {found:g}."
         )
+
+
+def stopped(kept: Sequence[Kept], best: str) -> dict[str, dict[int, float]]:
+    """Return the gold of a tuned arm's verdict runs under a clock and a √KL trigger, by seed.
+
+    Both are chosen on the tuning runs at the arm's β. Empty as long as it has none.
+    """
+    seeds = CHOSEN_ON.get(TUNED[best], ())
+    runs = {one.label.seed: one.run for one in kept if one.label.arm == best}
+    if not seeds or not runs:
+        return {}
+    beta = chosen(kept, TUNED[best], seeds)
+    tuning = {
+        one.label.seed: one.run
+        for one in kept
+        if one.label.arm == TUNED[best] and one.label.beta == beta and one.label.seed in seeds
+    }
+    found = stops({best: tuning | runs}, best, tuning)
+    return {name: found[name] for name in (CLOCK, KL_TRIGGER)}

@@ -24,7 +24,8 @@ AS_EXPECTED = {
     "clean_beta10": 0.80, "clean_full": 0.62, "clean_downward": 0.93,
     "hackable_scalar": 0.60, "hackable_scalar_best": 0.78, "hackable_scalar_clipped": 0.90,
     "hackable_scalar_firm": 0.92, "hackable_per_axis": 0.78, "hackable_full": 0.60,
-    "hackable_full_twice": 0.76, "plain_full": 0.6, "learned_scalar": 0.5, "learned_per_axis": 0.6,
+    "hackable_full_twice": 0.76, "plain_full": 0.6, "mo_grpo": 0.55, "mentions_scalar": 0.6,
+    "mentions_per_axis": 0.6, "learned_scalar": 0.5, "learned_per_axis": 0.6,
     "blind_scalar": 0.5, "blind_per_axis": 0.65,
 }  # fmt: skip
 MODELS_AS_EXPECTED = {

@@ -28,7 +28,7 @@ from gprl_lightning.study.laboratory_plan import (
     VERDICT_SEEDS,
 )
 from gprl_lightning.study.laboratory_records import Label, read, write
-from gprl_lightning.study.laboratory_tuning import chosen, require_chosen
+from gprl_lightning.study.laboratory_tuning import chosen, require_chosen, stopped
 from gprl_lightning.study.verdicts import detectable_at
 from tests.composing import ROOT
 from tests.study.planted_laboratory import AS_EXPECTED, MODELS_AS_EXPECTED, run, study
@@ -197,6 +197,26 @@ def test_no_verdict_run_of_a_tuned_arm_before_its_beta_is_chosen(monkeypatch):
     require_chosen(tuning(), "bt_best", {"algorithm.kl_coef": 0.03})
     with pytest.raises(ValueError, match=r"kl_coef=0\.03, which tuning seeds \[0, 1\] choose"):
         require_chosen(tuning(), "bt_best", {"algorithm.kl_coef": 0.1})
+
+
+def test_clock_and_trigger_are_chosen_on_tuning_seeds(monkeypatch):
+    """Gold falls after iteration 40 on tuning seeds; verdict runs that never fall are stopped."""
+    monkeypatch.setitem(CHOSEN_ON, "bt", (0, 1))
+    steps = np.arange(0, 81, 10)
+    falls = (0.5 + 0.3 * np.where(steps <= 40, steps / 40, 2 - steps / 40)).tolist()
+    tuned = [
+        replace(one, curves=one.curves | {"eval/win_rate": falls})
+        if one.label.beta == 0.03
+        else one
+        for one in tuning()
+    ]
+    kept = [*tuned, run("bt_best", 100, 0.9, kl_coef=0.03)]
+    rises = kept[-1].curves["eval/win_rate"]
+    expected = (rises[3] + rises[4]) / 2  # at 40 the mean of the last two is best
+    found = stopped(kept, "bt_best")
+    assert found["clock"] == {100: pytest.approx(expected)}
+    assert found["KL trigger"] == {100: pytest.approx(expected)}
+    assert stopped(kept[:-1], "bt_best") == {}
 
 
 # Files
