@@ -6,10 +6,10 @@ OFFICIAL_VENV ?= .venv-official
 BIN    := $(VENV)/bin
 # Two threads are slower than one for models of this size; see README, "Speed and threads".
 export OMP_NUM_THREADS ?= 1
-QUICK := not (long or slow or benchmark or vllm or official or browser)
+QUICK := not (long or slow or benchmark or vllm or official or browser or launchers)
 FAST := tests/core tests/data tests/evaluation tests/modules tests/rollout tests/test_imports.py
 
-.PHONY: train test check bench test-slow test-lowest faults fuzz gpu test-vllm test-official test-browser docs lint types clean
+.PHONY: train test check bench test-slow test-lowest faults fuzz gpu test-vllm test-official test-browser test-launchers docs lint types clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py $(ARGS)
@@ -67,6 +67,11 @@ $(VLLM_VENV)/.installed:
 test-browser: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable ".[browser]"
 	$(BIN)/python -m pytest -m browser -s tests/tracking/test_report_browser.py $(ARGS)
+
+# Grids by submitit and Ray, two nodes by torchrun and under Slurm's variables.
+test-launchers: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable ".[ray]"
+	$(BIN)/python -m pytest -m launchers -s tests/integration/test_launchers.py $(ARGS)
 
 # The site, in site/: site/index.html opens from the disk; the search needs `mkdocs serve`.
 docs: $(VENV)/.installed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.benchmarks import bench_gpu
+from tests.benchmarks import bench_gpu, bench_scale, scale_estimate
 from tests.benchmarks.setups import Shape, llama_config, stop_probability
 
 
@@ -43,3 +43,29 @@ def test_stop_probability_gives_the_mean_length():
     p = stop_probability(0.3, 64)
     mean = sum(min(n, 64) * p * (1 - p) ** (n - 1) for n in range(1, 5000))
     assert mean == pytest.approx(0.3 * 64, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "processes", "expected"),
+    # A network of 12 bytes, a judge of 6: DDP sends 2(n − 1)/n · 12 from each, FSDP 3 + 3 of them.
+    [("ddp", 1, 0), ("ddp", 2, 24), ("ddp", 4, 72), ("fsdp2", 2, 78), ("fsdp2", 4, 234)],
+)
+def test_bytes_of_collectives_by_hand(strategy, processes, expected):
+    assert bench_scale.theory(strategy, processes, 12.0, 6.0) == pytest.approx(expected)
+
+
+def test_the_estimate_of_a_cluster_by_hand():
+    """1e9 weights in full: 3 copies of 2 bytes, and 16 of the optimiser: 22 GB over 8 cards."""
+    size = scale_estimate.Size("1B", 1e9, 10, 100)
+    found = scale_estimate.estimate(size, 8, "fsdp2")
+    assert found.held == pytest.approx(22e9 / 8)
+    tokens = 8 * (256 + 8 * 512)
+    assert found.reading == pytest.approx(6e9 * tokens / (0.45 * 989e12))
+    assert found.update == pytest.approx(8e9 * tokens / (0.45 * 989e12))
+    # 8 micro-batches gather twice and reduce once, four more gatherings read: 7/8 of 40 + 32 GB.
+    assert found.communication == pytest.approx(7 / 8 * (20 * 2e9 + 8 * 4e9) / 450e9)
+    keys = 64 * 2 * 2 * 10 * 100 * (256 / 8 + 256)
+    assert found.rollout == pytest.approx(512 * (2e9 + keys) / (0.6 * 3.35e12))
+    across = scale_estimate.estimate(size, 16, "fsdp2")
+    assert across.communication == pytest.approx(15 / 16 * (20 * 2e9 + 8 * 4e9) / 50e9)
+    assert "does not fit" in scale_estimate.table()

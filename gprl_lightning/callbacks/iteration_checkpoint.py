@@ -123,6 +123,7 @@ class IterationCheckpoint(Checkpoint):
                 _write_metrics(trainer, done, GPRLWandbLogger)
                 if trainer.is_global_zero:
                     print(f"Told to stop: saved {path}. The same command in this folder goes on.")
+                self.stop.hand_over()
                 raise Preempted(path, stopping)
 
     def save(self, trainer: L.Trainer, iteration: int) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,17 +16,19 @@ from gprl_lightning.runtime.processes import max_over_processes
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # 130, as a shell reports Ctrl-C
-# What each signal ends the run with. Slurm's is ``--signal=USR1@300``.
+# What each signal ends the run with. Slurm's is ``--signal=USR1@300``, submitit's USR2.
 CODES = {
     getattr(signal, name): code
     for name, code in {
         "SIGTERM": EXIT_PREEMPTED,
         "SIGUSR1": EXIT_PREEMPTED,
+        "SIGUSR2": EXIT_PREEMPTED,
         "SIGHUP": EXIT_PREEMPTED,
         "SIGINT": EXIT_INTERRUPTED,
     }.items()
     if hasattr(signal, name)
 }
+Handler = Callable[[int, FrameType | None], object]
 
 
 class Preempted(SystemExit):
@@ -45,10 +47,12 @@ class Interrupted(SystemExit):
 
 
 class StopSignals:
-    """Notes SIGTERM, SIGUSR1, SIGHUP and Ctrl-C until someone asks.
+    """Notes SIGTERM, SIGUSR1, SIGUSR2, SIGHUP and Ctrl-C until someone asks.
 
-    A second Ctrl-C stops at once. The others may come as often as they like: a scheduler repeats
-    them, and the iteration that is being saved must not be lost to the second one.
+    What a launcher does on its own signal (submitit requeues the job) is put off until the
+    iteration is saved: see `hand_over`. A second Ctrl-C stops at once. The others may come as often
+    as they like: a scheduler repeats them, and the iteration that is being saved must not be lost
+    to the second one.
 
     Attributes:
         code: what the run is to exit with; 0: it has not been told to stop.
@@ -57,6 +61,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.code = 0
         self._interrupts = 0
+        self._scheduler: dict[int, Handler] = {}  # by signal, what a launcher had put there
+        self._told = 0  # the signal that came first
 
     @property
     def received(self) -> bool:
@@ -73,7 +79,10 @@ class StopSignals:
         """
         if threading.current_thread() is threading.main_thread():
             for number in CODES:
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                found = signal.getsignal(number)
+                if found is not signal.SIG_IGN:
+                    if callable(found) and found.__module__.startswith("submitit"):
+                        self._scheduler[number] = found
                     signal.signal(number, self._note)
 
     @contextmanager
@@ -91,15 +100,25 @@ class StopSignals:
         self.restore()
 
     def restore(self) -> None:
-        """Let signals end the process again, as they do by default."""
+        """Let signals do again what a launcher had them do, or end the process."""
         if threading.current_thread() is threading.main_thread():
             for number in CODES:
                 if signal.getsignal(number) == self._note:
-                    default = signal.default_int_handler
-                    signal.signal(number, default if number == signal.SIGINT else signal.SIG_DFL)
+                    signal.signal(number, self._scheduler.get(number, _default(number)))
+
+    def hand_over(self) -> None:
+        """Let the launcher do what its signal asks for, now that all is saved.
+
+        Submitit's handler puts the job back into the queue and exits; where there is none, and on
+        all processes but the first, this returns.
+        """
+        requeue = self._scheduler.get(self._told)
+        if requeue is not None:
+            requeue(self._told, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.code = self.code or CODES[signal.Signals(number)]
+        self._told = self._told or number
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts > 1:
@@ -110,3 +129,7 @@ class StopSignals:
     def on_any_process(self) -> int:
         """Return what the run is to exit with, the same on all processes; 0: it goes on."""
         return int(max_over_processes(torch.tensor([float(self.code)])))
+
+
+def _default(number: int) -> Handler | signal.Handlers:
+    return signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
