@@ -124,7 +124,7 @@ def aggregate_axes(
         weights = weights.mean(-1, keepdim=True).expand_as(weights)
     if weighting == "unit":
         weights = torch.ones_like(weights)
-    weights = weights * multipliers.to(axis_advantages)
+    weights = weights * multipliers.to(axis_advantages, non_blocking=True)
     advantages = (axis_advantages * weights[:, None]).sum(-1)
     if normalization == "global":
         advantages = _standardized(advantages, epsilon)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TypedDict
+from functools import cached_property
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gprl_lightning.core.advantage_rule import AdvantageRule, Advantages, ScoredGroups, State
+from gprl_lightning.core.host_tokens import HostTokens
 from gprl_lightning.core.records import TensorRecord
+from gprl_lightning.core.transfers import sent
 
 
 class Message(TypedDict):
@@ -71,6 +74,22 @@ class PromptBatch(TensorRecord):
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
+    @property
+    def host(self) -> PromptBatch:
+        """The same on the host; where it came from there, at no cost."""
+        if self.input_ids.device.type == "cpu":
+            return self
+        if "host_copy" not in vars(self):
+            vars(self)["host_copy"] = self.on_host()
+        return vars(self)["host_copy"]
+
+    def to(self, *args: Any, **kwargs: Any) -> PromptBatch:
+        """Return a copy elsewhere, which remembers what the host has of it."""
+        moved = super().to(*args, **kwargs)
+        if moved.input_ids.device.type != "cpu":
+            vars(moved)["host_copy"] = self.host
+        return moved
+
 
 @dataclass(frozen=True)
 class Rollout(TensorRecord):
@@ -100,6 +119,22 @@ class Rollout(TensorRecord):
     responses: tuple[str, ...]
     sampler_logprobs: Float[Tensor, "rollouts tokens"]
     version: int | None
+
+    @cached_property
+    def lengths(self) -> Int[Tensor, " rollouts"]:
+        """Each response's tokens, on the host."""
+        return self.response_mask.sum(1).cpu()
+
+    def with_lengths(self, lengths: Int[Tensor, " rollouts"]) -> Rollout:
+        """Take `lengths` from one who knows them, which saves a wait for the device."""
+        vars(self)["lengths"] = lengths
+        return self
+
+    def host_tokens(self, index: Int[Tensor, " rows"]) -> HostTokens:
+        """Return what the host knows of the rollouts at ``index``."""
+        index, prompts = index.cpu(), self.prompts.host
+        group = index // self.group_size
+        return HostTokens(prompts.input_ids[group], prompts.mask[group], self.lengths[index])
 
     def grouped_responses(self) -> list[list[str]]:
         """Return the responses of each prompt: ``groups`` lists of ``group_size`` strings."""
@@ -156,8 +191,10 @@ class ScoredRollout(TensorRecord):
     def rows(self, index: Int[Tensor, " rows"]) -> Minibatch:
         """Return the rollouts at ``index`` as one batch for a forward and a backward pass."""
         rollout, prompts = self.rollout, self.rollout.prompts
+        known = rollout.host_tokens(index)
+        index = sent(index, rollout.response_ids.device)
         group = index // rollout.group_size
-        return Minibatch(
+        batch = Minibatch(
             prompt_ids=prompts.input_ids[group],
             prompt_mask=prompts.mask[group],
             response_ids=rollout.response_ids[index],
@@ -167,6 +204,8 @@ class ScoredRollout(TensorRecord):
             advantages=self.advantages.flatten()[index],
             importance=self.importance[index],
         )
+        vars(batch)["known"] = known
+        return batch
 
 
 @dataclass(frozen=True)
@@ -181,6 +220,16 @@ class Minibatch(TensorRecord):
     ref_logprobs: Float[Tensor, "rows tokens"]
     advantages: Float[Tensor, " rows"]
     importance: Float[Tensor, "rows tokens"]
+
+    @cached_property
+    def known(self) -> HostTokens:
+        """What the host knows of the rows."""
+        return HostTokens.of(self.prompt_ids, self.prompt_mask, self.response_mask)
+
+    @cached_property
+    def places(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+        """Row and column of every response token: ``response_mask.nonzero()``."""
+        return self.known.places(self.response_ids.device)
 
     def between(self, first: int, last: int) -> Minibatch:
         """Return the rows from ``first`` up to, but not including, ``last``."""

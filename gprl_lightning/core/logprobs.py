@@ -54,7 +54,8 @@ def token_logprobs(
             2).
         chunk_size: tokens at a time; None: what is fastest on the device.
         slope: what the derivative of the loss by each log-probability will be. A hint: where the
-            backward pass brings another one, the gradients are made anew.
+            backward pass brings another one, the gradients are made anew; on an accelerator, where
+            looking would wait for it, they become NaN.
 
     Returns:
         Log-probabilities, with a gradient (a first one only) to ``hidden``, ``head_weight`` and
@@ -217,8 +218,12 @@ class _TokenLogprobs(Function):
     ) -> tuple[Tensor | None, ...]:
         outer = grad_outputs[0]
         ahead, ctx.ahead = ctx.ahead, None  # handed over, so that nobody needs a copy
-        if ahead is not None and _alike(ctx.slopes, outer):
-            return *ahead, None, None, None
+        if ahead is not None:
+            alike = _alike(ctx.slopes, outer)
+            if outer.device.type != "cpu":
+                return *_unless(alike, ahead), None, None, None
+            if alike:
+                return *ahead, None, None, None
         hidden, weight, bias, targets, normalizer = ctx.saved_tensors
         gradients = _Gradients(hidden, weight, bias, ctx.needs_input_grad[:3])
         head: _Head = ctx.head
@@ -234,7 +239,16 @@ class _TokenLogprobs(Function):
         return *gradients.found(), None, None, None
 
 
-def _alike(expected: Tensor, found: Tensor) -> bool:
+def _alike(expected: Tensor, found: Tensor) -> Tensor:
     """Whether the slopes are those that were told ahead, but for rounding."""
     tolerance = 16 * torch.finfo(found.dtype).eps * found.abs().amax() if len(found) else 0.0
-    return bool(((expected - found).abs() <= tolerance).all())
+    return ((expected - found).abs() <= tolerance).all()
+
+
+def _unless(alike: Tensor, ahead: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Gradients that were made ahead; NaN in one of them where the slopes were others. An
+    accelerator would be waited for, to choose."""
+    first = next(i for i, gradient in enumerate(ahead) if gradient is not None)
+    known = torch.where(alike, 1.0, torch.nan)
+    return tuple(g * known.to(g) if i == first and g is not None else g
+                 for i, g in enumerate(ahead))  # fmt: skip

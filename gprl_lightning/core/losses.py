@@ -118,9 +118,9 @@ def token_weights(
         dtype: of the log-probabilities.
     """
     if aggregation == "dr_grpo":
-        scale = torch.tensor(1.0 / (num_rollouts * max_tokens), dtype=dtype, device=mask.device)
+        scale = torch.full((), 1.0 / (num_rollouts * max_tokens), dtype=dtype, device=mask.device)
     elif aggregation == "dapo":
-        scale = torch.tensor(1.0 / max(num_tokens, 1), dtype=dtype, device=mask.device)
+        scale = torch.full((), 1.0 / max(num_tokens, 1), dtype=dtype, device=mask.device)
     else:
         scale = 1.0 / (num_rollouts * mask.sum(1, keepdim=True)).to(dtype)
     return torch.where(mask, scale, 0.0)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gprl_lightning.core.batch import Minibatch
+from gprl_lightning.core.host_tokens import places_of
 from gprl_lightning.core.logprobs import Slope
 from gprl_lightning.core.losses import LOG_RATIO_LIMIT, clipped_surrogate
 from gprl_lightning.core.ranges import require_range
@@ -130,12 +131,12 @@ def slope_of(
     """
     if reach != "token":
         return None
-    rows, columns = batch.response_mask.nonzero(as_tuple=True)
-    row_of = cast("list[int]", rows.tolist())  # pyright: ignore[reportUnknownMemberType]
+    rows, columns = batch.places
+    row_of = places_of(batch.known.lengths)[0]
 
     def slope(logprobs: Tensor, part: slice) -> Tensor:
         here = row_of[part]
-        first, last = here[0], here[-1]
+        first, last = int(here[0]), int(here[-1])
         touched = batch.between(first, last + 1)
         leaf = logprobs.detach().requires_grad_()
         with torch.enable_grad():

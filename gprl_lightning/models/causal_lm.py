@@ -22,13 +22,18 @@ def positions(mask: Bool[Tensor, "rows tokens"]) -> Int[Tensor, "rows tokens"]:
 
 
 def flush_left(
-    ids: Int[Tensor, "rows tokens"], mask: Bool[Tensor, "rows tokens"]
+    ids: Int[Tensor, "rows tokens"], mask: Bool[Tensor, "rows tokens"], longest: int
 ) -> Int[Tensor, "rows longest"]:
-    """Return each row's real tokens from column 0 on, with zeros behind them."""
-    lengths = mask.sum(1)
-    columns = torch.arange(int(lengths.max()), device=ids.device)
-    filled = columns < lengths[:, None]
-    return torch.zeros_like(filled, dtype=ids.dtype).masked_scatter(filled, ids[mask])
+    """Return each row's real tokens from column 0 on, with zeros behind them.
+
+    Args:
+        ids: tokens, padded on any side, or in between.
+        mask: the real ones.
+        longest: the largest number of real ones; to find it would be to wait for the device.
+    """
+    places = torch.where(mask, mask.long().cumsum(1) - 1, longest)
+    room = ids.new_zeros(len(ids), longest + 1)
+    return room.scatter_(1, places, ids)[:, :longest].contiguous()
 
 
 def disable_dropout(model: nn.Module) -> None:

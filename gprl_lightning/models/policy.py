@@ -19,6 +19,7 @@ from transformers import (
 
 from gprl_lightning.config import PolicyConfig
 from gprl_lightning.core.batch import Columns, Messages, PromptBatch
+from gprl_lightning.core.host_tokens import HostTokens
 from gprl_lightning.core.logprobs import Slope
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.builtin import MADE, made_again_if_damaged
@@ -87,6 +88,7 @@ class Policy(nn.Module):
         response_ids: Int[Tensor, "rows tokens"],
         response_mask: Bool[Tensor, "rows tokens"],
         slope: Slope | None = None,
+        known: HostTokens | None = None,
     ) -> tuple[Float[Tensor, "rows tokens"], Float[Tensor, "rows tokens"]]:
         """Return log π of every response token, and the entropy of its distribution, in nats.
 
@@ -101,17 +103,18 @@ class Policy(nn.Module):
 
         Where ``slope`` tells the loss's derivatives ahead (by tokens in the order of
         ``response_mask.nonzero()``), the output layer's gradients are made on the way forward.
+        What is ``known`` on the host need not be read from the device.
         """
-        rows, columns = response_mask.nonzero(as_tuple=True)
+        known = known or HostTokens.of(prompt_ids, prompt_mask, response_mask)
+        rows, columns = known.places(response_ids.device)
         targets = response_ids[rows, columns]
         if self.shares_prompts and len(rows):
-            hidden = shared_prompt_states(
-                self.causal_lm, prompt_ids, prompt_mask, response_ids, response_mask
-            )
+            hidden = shared_prompt_states(self.causal_lm, known, response_ids)
             values = self._from_hidden(hidden, targets, slope)
         else:
             ids = torch.cat([prompt_ids, response_ids], 1)
-            ids = flush_left(ids, torch.cat([prompt_mask, response_mask], 1))
+            longest = int((known.prompt_mask.sum(1) + known.lengths).max())
+            ids = flush_left(ids, torch.cat([prompt_mask, response_mask], 1), longest)
             # The position before a token predicts it; what the last one predicts is not asked for.
             inputs = {"input_ids": ids[:, :-1], "use_cache": False}
             before = prompt_mask.sum(1)[rows] + columns - 1
@@ -208,10 +211,11 @@ class _AdapterFree(nn.Module):
         prompt_mask: Bool[Tensor, "rows prompt_tokens"],
         response_ids: Int[Tensor, "rows tokens"],
         response_mask: Bool[Tensor, "rows tokens"],
+        known: HostTokens | None = None,
     ) -> tuple[Float[Tensor, "rows tokens"], Float[Tensor, "rows tokens"]]:
         (policy,) = self.policy
         with policy.model.disable_adapter():  # type: ignore[operator]
-            return policy(prompt_ids, prompt_mask, response_ids, response_mask)
+            return policy(prompt_ids, prompt_mask, response_ids, response_mask, known=known)
 
 
 def reference_of(policy: Policy) -> FrozenModel[Policy]:

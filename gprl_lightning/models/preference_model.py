@@ -29,6 +29,7 @@ from gprl_lightning.core.preference import (
     total_scores,
     win_probability,
 )
+from gprl_lightning.core.transfers import sent
 from gprl_lightning.errors import ConfigError, NotFinite
 from gprl_lightning.models.chat_text import ChatText, TextBatch
 from gprl_lightning.models.shared_prompt import shares_prompts
@@ -248,7 +249,7 @@ class PreferenceModel(nn.Module):
             NotFinite: the network gives NaN or Inf for one of them.
         """
         found = self._in_batches(conversations, self._read)
-        if not all(bool(values.isfinite().all()) for values in found):
+        if not torch.stack([values.isfinite().all() for values in found]).all():
             raise NotFinite(
                 "preference_model.path: expected finite vectors and eigenvalues; found NaN or Inf. "
                 f"Its weights overflow in {self.backbone.dtype}: set preference_model.dtype="
@@ -282,7 +283,8 @@ class PreferenceModel(nn.Module):
             else:
                 states = self.hidden_states(self.text.collate(part).to(self.device))
             found.append(read(*states))
-        back = torch.tensor([i for batch in batches for i in batch]).argsort().to(self.device)
+        order = torch.tensor([i for batch in batches for i in batch]).argsort()
+        back = sent(order, self.device)
         first, second = (torch.cat(parts)[back] for parts in zip(*found, strict=True))
         return first, second
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from transformers import PreTrainedModel
 
+from gprl_lightning.core.host_tokens import HostTokens, places_of
+from gprl_lightning.core.transfers import sent, sent_together
 from gprl_lightning.models.causal_lm import flush_left
 from gprl_lightning.models.decoder import (
     Heads,
@@ -31,35 +33,30 @@ SDPA = "sdpa"  # of transformers' names, the attention of `scaled_attention`
 
 
 def shared_prompt_states(
-    model: PreTrainedModel,
-    prompt_ids: Int[Tensor, "rows prompt_tokens"],
-    prompt_mask: Bool[Tensor, "rows prompt_tokens"],
-    response_ids: Int[Tensor, "rows tokens"],
-    response_mask: Bool[Tensor, "rows tokens"],
+    model: PreTrainedModel, known: HostTokens, response_ids: Int[Tensor, "rows tokens"]
 ) -> Float[Tensor, "n width"]:
-    """Return the last hidden states that predict the response tokens, in the order of
-    ``response_mask.nonzero()``.
+    """Return the last hidden states that predict the response tokens, row by row.
 
     Args:
         model: one for which `shares_prompts` is true.
-        prompt_ids: each row's prompt, padded on any side; equal ones are run once.
-        prompt_mask: their real tokens, one at least in each row.
-        response_ids: right-padded responses; one at least is not empty.
-        response_mask: their real tokens.
+        known: prompts, equal ones of which are run once, and lengths; no prompt is empty, and one
+            response at least is not.
+        response_ids: right-padded responses.
     """
-    lengths = prompt_mask.sum(1, keepdim=True)
+    mask = known.prompt_mask
+    lengths = mask.sum(1, keepdim=True)
     # With the length in front: a prompt that ends in zeros is not one without them.
-    rows = torch.cat([lengths, flush_left(prompt_ids, prompt_mask)], 1)
+    rows = torch.cat([lengths, flush_left(known.prompt_ids, mask, int(lengths.max()))], 1)
     prompts, which = rows.unique(dim=0, return_inverse=True)
     lengths, prompts = prompts[:, 0] - 1, prompts[:, 1:]
-    before = prompts.gather(1, lengths[:, None])[which]
+    before = sent(prompts.gather(1, lengths[:, None])[which], response_ids.device)
     return prefix_states(
         model.base_model,
         prompts[:, :-1],
         lengths,
         which,
         torch.cat([before, response_ids[:, :-1]], 1),
-        response_mask.sum(1),
+        known.lengths,
     )
 
 
@@ -74,16 +71,18 @@ def prefix_states(
     """Return the last hidden states of all suffix tokens, row by row, each row read behind its
     prefix.
 
+    All but the suffixes lies on the host, so that the layout of the tokens waits for nothing.
+
     Args:
         backbone: of a model for which `is_known` is true.
         prefixes: right-padded; a length may be 0.
         prefix_lengths: their real tokens.
         which: the row's prefix.
-        suffixes: right-padded; a length may be 0, but not all are.
+        suffixes: on the device; right-padded; a length may be 0, but not all are.
         suffix_lengths: their real tokens.
     """
-    layout = _Layout.of(prefixes.shape[1], prefix_lengths, which, suffix_lengths)
-    ids = torch.cat([prefixes.flatten()[layout.prefix_places], layout.suffix_tokens(suffixes)])
+    layout = _Layout.of(prefixes, prefix_lengths, which, suffix_lengths, suffixes.device)
+    ids = torch.cat([layout.prefix_tokens, layout.suffix_tokens(suffixes)])
     hidden = backbone.embed_tokens(ids)
     angles = rotary(backbone, hidden, layout.positions)
     last = len(backbone.layers) - 1
@@ -99,6 +98,7 @@ class _Layout:
 
     Attributes:
         groups, prefix_width, rows, suffix_width: of the rectangles.
+        prefix_tokens: all prefixes' tokens.
         prefix_places, suffix_places: each flat token's place in its rectangle.
         positions: of all flat tokens.
         which: the row's prefix.
@@ -109,6 +109,7 @@ class _Layout:
     prefix_width: int
     rows: int
     suffix_width: int
+    prefix_tokens: Int[Tensor, " prefix_n"]
     prefix_places: Int[Tensor, " prefix_n"]
     suffix_places: Int[Tensor, " suffix_n"]
     positions: Int[Tensor, " n"]
@@ -117,28 +118,47 @@ class _Layout:
 
     @staticmethod
     def of(
-        prefix_width: int,
+        prefixes: Int[Tensor, "groups prefix_tokens"],
         prefix_lengths: Int[Tensor, " groups"],
         which: Int[Tensor, " rows"],
         suffix_lengths: Int[Tensor, " rows"],
+        device: torch.device,
     ) -> _Layout:
-        suffix_width = int(suffix_lengths.max())
-        columns = torch.arange(max(prefix_width, suffix_width), device=which.device)
-        prefixes = columns[:prefix_width] < prefix_lengths[:, None]
-        suffixes = columns[:suffix_width] < suffix_lengths[:, None]
-        positions = columns[:suffix_width] + prefix_lengths[which, None]
+        """All but the device is the host's."""
+        groups, prefix_width = prefixes.shape
+        rows, suffix_width = len(which), int(suffix_lengths.max())
+        group, prefix_positions = places_of(prefix_lengths)
+        row, suffix_positions = places_of(suffix_lengths)
+        prefix_tokens, prefix_places, suffix_places, positions, which, lengths = sent_together(
+            [
+                prefixes[group, prefix_positions],
+                group * prefix_width + prefix_positions,
+                row * suffix_width + suffix_positions,
+                torch.cat([prefix_positions, suffix_positions + prefix_lengths[which][row]]),
+                which,
+                prefix_lengths[which],
+            ],
+            device,
+        )
+        columns = torch.arange(max(prefix_width, suffix_width), device=device)
         causal = columns[:suffix_width] <= columns[:suffix_width, None]
-        rows = len(which)
-        seen = prefixes[which, None].expand(rows, suffix_width, prefix_width)
-        mask = torch.cat([seen, causal.expand(rows, suffix_width, suffix_width)], 2)
+        seen = columns[:prefix_width] < lengths[:, None, None]
+        mask = torch.cat(
+            [
+                seen.expand(rows, suffix_width, prefix_width),
+                causal.expand(rows, suffix_width, suffix_width),
+            ],
+            2,
+        )
         return _Layout(
-            len(prefix_lengths),
+            groups,
             prefix_width,
             rows,
             suffix_width,
-            prefixes.flatten().nonzero()[:, 0],
-            suffixes.flatten().nonzero()[:, 0],
-            torch.cat([columns[:prefix_width].expand_as(prefixes)[prefixes], positions[suffixes]]),
+            prefix_tokens,
+            prefix_places,
+            suffix_places,
+            positions,
             which,
             mask[:, None],
         )
@@ -225,7 +245,8 @@ def _agrees(model: PreTrainedModel) -> bool:
     ids = torch.cat([ids, ids.flip(1)])
     ids[:, :5] = ids[:1, :5]  # a prompt of five tokens, and two responses of five to it
     real = torch.ones_like(ids, dtype=torch.bool)[:, :5]
-    ours = shared_prompt_states(model, ids[:, :5], real, ids[:, 5:], real).float()
+    known = HostTokens.of(ids[:, :5], real, real)
+    ours = shared_prompt_states(model, known, ids[:, 5:]).float()
     expected = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     model.train(training)
     expected = expected[:, 4:-1].flatten(0, 1).float()

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from gprl_lightning.core.transfers import sent, sent_together
 from gprl_lightning.models.chat_text import TokenizedText, with_gates
 from gprl_lightning.models.shared_prompt import prefix_states
 
@@ -70,19 +71,20 @@ def states_of_texts(
     texts, gates = with_gates(rows)
     prefixes = {prefix: i for i, prefix in enumerate(dict.fromkeys(map(prefix_of, texts)))}
     suffixes = [text.ids[text.prompt_tokens - 1 :] for text in texts]
-    device = backbone.device
-    lengths = torch.tensor([len(s) for s in suffixes], device=device)
+    lengths = torch.tensor([len(s) for s in suffixes])
     states = prefix_states(
         backbone,
-        _padded(list(prefixes), device),
-        torch.tensor([len(p) for p in prefixes], device=device),
-        torch.tensor([prefixes[prefix_of(text)] for text in texts], device=device),
-        _padded(suffixes, device),
+        _padded(list(prefixes)),
+        torch.tensor([len(p) for p in prefixes]),
+        torch.tensor([prefixes[prefix_of(text)] for text in texts]),
+        sent(_padded(suffixes), backbone.device),
         lengths,
     )
     ends = lengths.cumsum(0)
-    return states[ends[: len(rows)] - 1], states[(ends - lengths)[gates]]
+    places = [ends[: len(rows)] - 1, (ends - lengths)[torch.tensor(gates)]]
+    last, prompts = sent_together(places, backbone.device)
+    return states[last], states[prompts]
 
 
-def _padded(rows: Sequence[tuple[int, ...]], device: torch.device) -> Tensor:
-    return pad_sequence([torch.tensor(r, dtype=torch.long) for r in rows], True).to(device)
+def _padded(rows: Sequence[tuple[int, ...]]) -> Tensor:
+    return pad_sequence([torch.tensor(r, dtype=torch.long) for r in rows], True)

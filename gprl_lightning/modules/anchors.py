@@ -43,16 +43,18 @@ class Anchors:
     def of(self, prompts: PromptBatch, sampling: Sampling, reference: Policy) -> list[str]:
         """Return the anchor of each prompt; sampled first, with those of the next iterations,
         where it is new."""
-        uids = prompts.uids.tolist()
+        uids = prompts.host.uids.tolist()
         if any(uid not in self.responses for uid in uids):
-            ahead = self.upcoming(prompts.iteration, AHEAD) if self.upcoming else prompts
-            self._sample(ahead.to(prompts.uids.device), sampling, reference)
+            ahead = self.upcoming(prompts.iteration, AHEAD) if self.upcoming else prompts.host
+            self._sample(ahead, prompts.uids.device, sampling, reference)
         return [self.responses[uid] for uid in uids]
 
-    def _sample(self, prompts: PromptBatch, sampling: Sampling, reference: Policy) -> None:
+    def _sample(
+        self, prompts: PromptBatch, device: torch.device, sampling: Sampling, reference: Policy
+    ) -> None:
         rows = {uid: row for row, uid in enumerate(prompts.uids.tolist())}  # each prompt once
         new = [row for uid, row in rows.items() if uid not in self.responses]
-        index = torch.tensor(new, device=prompts.uids.device)
+        index = torch.tensor(new)
         batch = PromptBatch(
             iteration=0,  # a prompt's anchor is the same whenever the prompt first comes up
             uids=prompts.uids[index],
@@ -62,7 +64,7 @@ class Anchors:
             columns=tuple(prompts.columns[row] for row in new) if prompts.columns else (),
         )
         single = replace(sampling, group_size=1)
-        rollout = self.sampler.sample(reference, batch, single, self.seed)
+        rollout = self.sampler.sample(reference, batch.to(device), single, self.seed)
         self.responses |= dict(zip(batch.uids.tolist(), rollout.responses, strict=True))
 
     def state_dict(self) -> dict[str, Any]:

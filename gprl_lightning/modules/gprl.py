@@ -197,6 +197,7 @@ class GPRLModule(PolicyObjective):
         seconds: dict[str, float],
     ) -> Iteration:
         """What the iteration was like: logged, and returned for callbacks."""
+        scored = scored.on_host()  # whole, so that nobody waits for one of its numbers
         check = check.with_update(report.sampler_gap)
         self.sampler_differs = sampler_is_off(check)
         if self._trainer is not None:
@@ -209,6 +210,8 @@ class GPRLModule(PolicyObjective):
     def _kept(self, scored: ScoredRollout) -> Tensor:
         """Return the update's groups: all, or with ``oversample`` those with a signal first."""
         keep = len(scored.advantages) // self.algorithm.oversample
+        if keep == len(scored.advantages):
+            return torch.arange(keep)
         return groups_with_signal(scored.advantages, keep)
 
     def _first_parts(self, rollout: Rollout) -> Iterable[Tensor]:
@@ -236,7 +239,7 @@ class GPRLModule(PolicyObjective):
         loss = MinibatchLoss(
             policy_loss, self.control.kl_coef, self.algorithm, self.sampling.max_new_tokens
         )
-        sizes = minibatch_sizes(scored.rollout.response_mask[rows])
+        sizes = minibatch_sizes(scored.rollout.lengths[rows])
         shared = self.policy.shares_prompts
         for micro in micro_batches(rows, scored.rollout, self.algorithm, shared):
             batch = scored.rows(micro)

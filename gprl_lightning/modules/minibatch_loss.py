@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gprl_lightning.config import AlgorithmConfig
@@ -46,10 +46,9 @@ class Sizes(NamedTuple):
     tokens: int
 
 
-def minibatch_sizes(mask: Bool[Tensor, "rows tokens"]) -> Sizes:
+def minibatch_sizes(lengths: Int[Tensor, " rows"]) -> Sizes:
     """Sum the rollouts and the response tokens of every process's minibatch."""
-    tokens = mask.sum()
-    counts = torch.stack([torch.full_like(tokens, len(mask)), tokens])
+    counts = torch.tensor([len(lengths), int(lengths.sum())])
     return Sizes(*sum_over_processes(counts).tolist())
 
 
@@ -80,6 +79,7 @@ class MinibatchLoss:
             batch.response_ids,
             mask,
             slope_of(self._of_each_token, batch, weights, self.policy_loss.reach),
+            batch.known,
         )
         logprobs = zero_outside(mask, logprobs)
         terms = self.policy_loss(logprobs, batch)

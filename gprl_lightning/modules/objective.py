@@ -83,6 +83,11 @@ class PolicyObjective(L.LightningModule):
         assert isinstance(schedule, LRScheduler)
         return optimizer, schedule
 
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        # A plain number would be put on the device, from where the logger reads it again.
+        plain = isinstance(value, (int, float))
+        super().log(name, torch.tensor(float(value)) if plain else value, *args, **kwargs)
+
     def on_fit_start(self) -> None:
         epochs = self.trainer.max_epochs
         if epochs != 1:

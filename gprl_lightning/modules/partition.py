@@ -40,8 +40,9 @@ def micro_batches(
 ) -> list[Int[Tensor, " part"]]:
     """Split rows by length, so that short responses do not pay for a long one's padding.
 
-    No part has more than `micro_batch_size` rows, nor more than `micro_batch_tokens` tokens with
-    padding: rows × (longest prompt + longest response). A single row above that is a part.
+    On the host, like the parts. No part has more than `micro_batch_size` rows, nor more than
+    `micro_batch_tokens` tokens with padding: rows × (longest prompt + longest response). A single
+    row above that is a part.
 
     Args:
         rows: of the rollout.
@@ -50,9 +51,10 @@ def micro_batches(
         keep_groups: rows that answer one prompt side by side, groups by their longest response:
             for a forward pass that reads a prompt once for all of its rows.
     """
-    groups = rows.cpu() // rollout.group_size
-    prompts = rollout.prompts.mask.sum(1).cpu()[groups]
-    responses = rollout.response_mask.sum(1).cpu()[rows.cpu()]
+    rows = rows.cpu()
+    groups = rows // rollout.group_size
+    prompts = rollout.prompts.host.mask.sum(1)[groups]
+    responses = rollout.lengths[rows]
     order = responses.argsort(stable=True)
     if keep_groups:
         longest = torch.zeros(len(rollout.prompts), dtype=responses.dtype)
@@ -61,7 +63,7 @@ def micro_batches(
         order = order[place[groups[order]].argsort(stable=True)]
     most = algorithm.micro_batch_size or len(rows)
     if algorithm.micro_batch_tokens is None:
-        return list(rows[order.to(rows.device)].split(most))
+        return list(rows[order].split(most))
     parts: list[list[int]] = []
     widths = (0, 0)
     lengths_of = torch.stack([prompts, responses], 1)
@@ -73,7 +75,7 @@ def micro_batches(
             wider = tuple(lengths)
         parts[-1].append(row)
         widths = wider
-    return [rows[torch.tensor(part, device=rows.device)] for part in parts]
+    return [rows[torch.tensor(part)] for part in parts]
 
 
 def first_parts(

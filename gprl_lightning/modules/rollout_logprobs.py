@@ -14,7 +14,9 @@ from torch import Tensor
 from gprl_lightning.config import AlgorithmConfig
 from gprl_lightning.core.batch import Rollout
 from gprl_lightning.core.iteration import LogprobCheck
+from gprl_lightning.core.losses import zero_outside
 from gprl_lightning.core.precision import logprob_bounds
+from gprl_lightning.core.transfers import sent
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.modules.partition import micro_batches
 from gprl_lightning.runtime.processes import max_over_processes
@@ -29,7 +31,7 @@ def log_ratios(
     policy: Policy, reference: Any, algorithm: AlgorithmConfig, rollout: Rollout
 ) -> Float[Tensor, " rollouts"]:
     """Return ``log π - log π_ref`` of whole responses, in nats, in the update's micro-batches."""
-    rows = torch.arange(len(rollout.responses), device=rollout.response_ids.device)
+    rows = torch.arange(len(rollout.responses))
     parts = list(micro_batches(rows, rollout, algorithm, policy.shares_prompts))
     ours, theirs = (logprobs_of(network, rollout, parts) for network in (policy, reference))
     return (ours - theirs).double().sum(1)
@@ -48,13 +50,15 @@ def logprobs_of(
     other rows."""
     out = torch.zeros_like(rollout.old_logprobs)
     prompts = rollout.prompts
-    for rows in parts:
+    for part in parts:
+        rows = sent(part, out.device)
         group = rows // rollout.group_size
         logprobs, _ = network(
             prompts.input_ids[group],
             prompts.mask[group],
             rollout.response_ids[rows],
             rollout.response_mask[rows],
+            known=rollout.host_tokens(part),
         )
         out[rows] = logprobs.to(out)
     return out
@@ -100,7 +104,8 @@ def confirm_old_logprobs(
         return rollout, replace(check, recomputed=True, by_update=True)
     own = logprobs_of(policy, rollout, parts)
     mismatch = _largest(own, rollout, torch.arange(len(own)))
-    return replace(rollout, old_logprobs=own), replace(check, mismatch=mismatch, recomputed=True)
+    rollout = replace(rollout, old_logprobs=own).with_lengths(rollout.lengths)
+    return rollout, replace(check, mismatch=mismatch, recomputed=True)
 
 
 def _checked_rows(rollout: Rollout) -> Int[Tensor, " rows"]:
@@ -109,5 +114,6 @@ def _checked_rows(rollout: Rollout) -> Int[Tensor, " rows"]:
 
 
 def _largest(found: Tensor, rollout: Rollout, rows: Tensor) -> float:
-    difference = (found - rollout.sampler_logprobs)[rows].abs()[rollout.response_mask[rows]]
-    return float(max_over_processes(difference.max()))
+    rows = sent(rows, found.device)
+    difference = zero_outside(rollout.response_mask, found - rollout.sampler_logprobs)
+    return float(max_over_processes(difference[rows].abs().max()))

@@ -13,6 +13,7 @@ from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.core.iteration import UpdateReport
 from gprl_lightning.core.losses import expected_weight_sums
 from gprl_lightning.core.options import LossAggregation
+from gprl_lightning.core.transfers import fetched
 from gprl_lightning.modules.minibatch_loss import LossTerms
 from gprl_lightning.modules.update_sums import UpdateSums
 from gprl_lightning.runtime.processes import max_over_processes, sum_over_processes
@@ -41,33 +42,34 @@ class UpdateStatistics:
     @torch.no_grad()
     def add(self, batch: Minibatch, terms: LossTerms) -> None:
         """Add one micro-batch."""
-        mask, logprobs, entropy = batch.response_mask, terms.logprobs, terms.entropy
+        mask, places = batch.response_mask, batch.places  # never by the mask, which waits
+        logprobs, entropy = terms.logprobs[places], terms.entropy[places]
         loss, policy_loss, weights = terms.loss, terms.policy_loss, terms.weights
         lengths = mask.sum(1)
         sums = UpdateSums(
             loss=loss,
             policy_loss=policy_loss,
-            kl=terms.kl[mask].sum(),
-            clipped=terms.policy.clipped[mask].sum(),
-            entropy=entropy[mask].sum(),
+            kl=terms.kl[places].sum(),
+            clipped=terms.policy.clipped[places].sum(),
+            entropy=entropy.sum(),
             tokens=mask.sum(),
             weights=weights.double().sum(),
             squared_weights=weights.double().square().sum(),
-            rollouts=loss.new_tensor(len(mask)),
+            rollouts=torch.full_like(loss, len(mask)),
             inverse_lengths=(1 / lengths.clamp(min=1)).sum(),
         )
         self.open = self.open + torch.stack([t.detach().double() for t in sums])
         old, reference = (
-            (batch.old_logprobs - logprobs)[mask],
-            (batch.ref_logprobs - logprobs)[mask],
+            batch.old_logprobs[places] - logprobs,
+            batch.ref_logprobs[places] - logprobs,
         )
-        checked = [reference, entropy[mask], batch.advantages, loss, policy_loss]
+        checked = [reference, entropy, batch.advantages, loss, policy_loss]
         # Old log-probabilities of -inf would end as a clipped, finite ratio: look before the exp.
         checked += [] if self.own else [old]
         self.finite = self.finite & torch.stack([t.isfinite().all() for t in checked]).all()
         if len(old):
             self.ratio_max = torch.maximum(
-                torch.as_tensor(self.ratio_max), terms.policy.ratio[mask].max()
+                torch.as_tensor(self.ratio_max), terms.policy.ratio[places].max()
             )
             if not self.steps:
                 gaps = torch.stack([old.abs().max(), reference.abs().max()])
@@ -75,13 +77,16 @@ class UpdateStatistics:
 
     def close(self, rows: Tensor, grad_norm: Tensor) -> bool:
         """Close one optimiser step, on `rows`. Return True if all of it was finite, on every
-        process."""
-        finite = torch.as_tensor(self.finite, device=grad_norm.device) & grad_norm.isfinite()
-        healthy = float(sum_over_processes((~finite).float())) == 0
+        process. Waits for the device, once: what `report` needs is on the host from here on."""
+        finite = torch.as_tensor(self.finite) & grad_norm.isfinite()
+        bad = sum_over_processes((~finite).float())
+        found = (bad, self.open, self.ratio_max, self.first, grad_norm.detach())
+        bad, step, self.ratio_max, self.first, grad_norm = fetched([*map(torch.as_tensor, found)])
+        healthy = float(bad) == 0
         if not healthy:
             self.bad_rows.append(rows)
-        self.steps.append(torch.as_tensor(self.open))
-        self.grad_norms.append(grad_norm.detach())
+        self.steps.append(step)
+        self.grad_norms.append(grad_norm)
         self.open, self.finite = 0.0, True
         return healthy
 
@@ -150,7 +155,7 @@ def score_metrics(
         axis_products(scored.group_scores).flatten(),
     ]
     sizes = [len(part) for part in packed]
-    by_axis, singles, products = all_reduce(torch.cat(packed)).split(sizes)
+    by_axis, singles, products = all_reduce(torch.cat(packed)).cpu().split(sizes)
     names = (
         metrics.AXIS_SCORE_STD,
         metrics.AXIS_ADVANTAGE_STD,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
 from typing import Any
 
 from gprl_lightning.core.batch import PromptBatch, Rollout
@@ -94,7 +95,11 @@ class Ahead:
 
 def plain(rollout: Rollout) -> dict[str, Any]:
     """Return a rollout's fields, for a checkpoint, which holds plain values alone."""
-    return {**vars(rollout), "prompts": dict(vars(rollout.prompts))}
+    return {**_values(rollout), "prompts": _values(rollout.prompts)}
+
+
+def _values(record: Rollout | PromptBatch) -> dict[str, Any]:
+    return {f.name: getattr(record, f.name) for f in fields(record)}
 
 
 def next_rollout(

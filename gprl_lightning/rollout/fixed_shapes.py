@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gprl_lightning.core.precision import compute_dtype
+from gprl_lightning.core.transfers import sent
 from gprl_lightning.models.causal_lm import flush_left
 from gprl_lightning.rollout.decode_weights import DecodeWeights
 from gprl_lightning.rollout.fixed_buffers import Buffers, Shape
@@ -68,15 +69,16 @@ class FixedShapes:
 
         Args:
             model: a model of the Llama family, in eval and without autograd.
-            ids: left-padded prompts.
+            ids: left-padded prompts, on the host.
             mask: their real tokens.
             keys: of each row's random numbers.
             sampling: how they are drawn.
             eos_ids: the tokens that end a response.
         """
-        weights = self._weights(model)
-        prompts, lengths = flush_left(ids, mask), mask.sum(1) - 1
-        read = read_prompts(model.base_model, prompts, lengths)
+        weights, device = self._weights(model), keys.device
+        lengths = mask.sum(1) - 1
+        prompts = flush_left(ids, mask, int(lengths.max()) + 1)
+        read = read_prompts(model.base_model, prompts, lengths, device)
         shape = Shape(
             groups=len(ids),
             places=sampling.group_size,
@@ -85,13 +87,13 @@ class FixedShapes:
         )
         if self.buffers is None or not self.buffers.fit(shape):
             self.buffers, self.graphs = Buffers.of(model, weights, shape), {}
-        self.buffers.start(shape, read, lengths, keys)
+        self.buffers.start(shape, read, sent(lengths, device), keys)
         if eos_ids not in self.eos:
-            self.eos[eos_ids] = torch.tensor(eos_ids, device=ids.device)
+            self.eos[eos_ids] = torch.tensor(eos_ids, device=device)
         eos = self.eos[eos_ids]
         step = FixedStep(model, weights, self.buffers, shape, sampling, eos)
-        with torch.autocast(ids.device.type, enabled=False):
-            last = prompts.gather(1, lengths[:, None])[:, 0]
+        with torch.autocast(device.type, enabled=False):
+            last = sent(prompts.gather(1, lengths[:, None])[:, 0], device)
             step.feed(last.repeat_interleave(sampling.group_size))
             return self._decode(step, eos_ids)
 

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gprl_lightning.core.batch import PromptBatch, Rollout
+from gprl_lightning.core.transfers import fetched
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.fixed_shapes import Decoded, FixedShapes
 from gprl_lightning.rollout.plain_decoding import PlainDecoding
@@ -56,7 +57,7 @@ class NativeSampler:
         keys = stream_keys(seed, prompts.iteration, uids, index)
         fixed = uids.is_cuda if self.fixed_shapes is None else self.fixed_shapes
         with policy.sampling() as model:
-            given = model, prompts.input_ids, prompts.mask
+            given = model, prompts.host.input_ids, prompts.host.mask
             if fixed and policy.shares_prompts:
                 decoded = self.decoder.sample(*given, keys, sampling, tuple(policy.eos_ids))
             else:
@@ -64,13 +65,16 @@ class NativeSampler:
                 rows = _Rows(kind(*given, size), keys, sampling.max_new_tokens)
                 eos = torch.tensor(policy.eos_ids, device=uids.device)
                 decoded = self._decode(rows, sampling, eos)
-        longest = int(decoded.lengths.max())
+        tokens, lengths = fetched([decoded.tokens, decoded.lengths])
+        longest = int(lengths.max())
         mask = torch.arange(longest, device=uids.device) < decoded.lengths[:, None]
         ids = torch.where(mask, decoded.tokens[:, :longest], policy.pad_id)
         logprobs = torch.where(mask, decoded.logprobs[:, :longest], 0.0)
-        responses = policy.decode(ids, mask)
+        responses = policy.decode(tokens[:, :longest], torch.arange(longest) < lengths[:, None])
         finished = decoded.finished
-        return Rollout(prompts, size, ids, mask, logprobs, finished, responses, logprobs, None)
+        return Rollout(
+            prompts, size, ids, mask, logprobs, finished, responses, logprobs, None
+        ).with_lengths(lengths)
 
     def _decode(self, rows: _Rows, sampling: Sampling, eos: Int[Tensor, " ends"]) -> Decoded:
         every = STEPS_BETWEEN_CHECKS.get(eos.device.type, ACCELERATOR_STEPS_BETWEEN_CHECKS)

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gprl_lightning.core.transfers import sent
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.causal_lm import positions
 from gprl_lightning.models.policy import Policy
@@ -20,7 +21,7 @@ class PlainDecoding:
 
     Args:
         model: any causal LM, in eval and without autograd.
-        ids: left-padded prompts.
+        ids: left-padded prompts, on the host.
         mask: their real tokens.
         size: rows that go on from each prompt, side by side.
 
@@ -38,7 +39,7 @@ class PlainDecoding:
         size: int,
     ) -> None:
         start = int((~mask).sum(1).min())
-        ids, mask = ids[:, start:], mask[:, start:]
+        ids, mask = (sent(x[:, start:], model.device) for x in (ids, mask))
         self.model, self.cache = model, make_cache(model.config)
         out = model(
             input_ids=ids,

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gprl_lightning.core.host_tokens import places_of
+from gprl_lightning.core.transfers import sent, sent_together
 from gprl_lightning.models.causal_lm import flush_left
 from gprl_lightning.models.decoder import (
     Heads,
@@ -43,13 +45,14 @@ class SharedDecoding:
     ) -> None:
         self.backbone: Any = model.base_model
         self.head: Any = model.get_output_embeddings()
-        prompts, lengths = flush_left(ids, mask), mask.sum(1) - 1
-        self.positions = lengths
-        self.prompts = read_prompts(self.backbone, prompts, lengths)
+        lengths, device = mask.sum(1) - 1, model.device
+        prompts = flush_left(ids, mask, int(lengths.max()) + 1)
+        self.positions = sent(lengths, device)
+        self.prompts = read_prompts(self.backbone, prompts, lengths, device)
         self.own = [_Own() for _ in self.prompts.layers]
-        self.grid = _Grid.of(torch.arange(len(ids), device=ids.device))
+        self.grid = _Grid.of(torch.arange(len(ids), device=device))
         # The last token is the first that rows feed: what it adds is then copied to each of them.
-        self.advance(prompts.gather(1, lengths[:, None])[:, 0])
+        self.advance(sent(prompts.gather(1, lengths[:, None])[:, 0], device))
         self.select(self.grid.group.repeat_interleave(size))
 
     def advance(self, tokens: Int[Tensor, " rows"]) -> None:
@@ -200,13 +203,20 @@ class Prompts:
 
 
 def read_prompts(
-    backbone: Any, prompts: Int[Tensor, "groups tokens"], lengths: Int[Tensor, " groups"]
+    backbone: Any,
+    prompts: Int[Tensor, "groups tokens"],
+    lengths: Int[Tensor, " groups"],
+    device: torch.device,
 ) -> Prompts:
-    """Run all tokens of the prompts but the last; of the last layer only keys and values."""
+    """Run all tokens of the prompts but the last; of the last layer only keys and values.
+
+    Prompts, right-padded, and their lengths without the last token are the host's.
+    """
     groups, width = len(prompts), max(1, prompts.shape[1] - 1)
-    columns = torch.arange(width, device=prompts.device)
-    real = columns < lengths[:, None]
-    places = real.flatten().nonzero()[:, 0]
+    group, column = places_of(lengths)
+    tokens, places, columns, held = sent_together(
+        [prompts[group, column], group * width + column, column, lengths], device
+    )
     layers: list[PromptLayer] = []
 
     def rectangle(flat: Heads) -> Float[Tensor, "groups tokens heads width"]:
@@ -225,11 +235,12 @@ def read_prompts(
         out = scaled_attention(rectangle(queries), rectangle(keys), rectangle(values), None)
         return out.flatten(0, 1).index_select(0, places)
 
-    hidden = backbone.embed_tokens(prompts[:, :width].flatten()[places])
-    angles = rotary(backbone, hidden, columns.expand_as(real)[real])
+    hidden = backbone.embed_tokens(tokens)
+    angles = rotary(backbone, hidden, columns)
     for layer in backbone.layers[:-1]:
         hidden = run_layer(layer, hidden, angles, attend)
     last = backbone.layers[-1]
     keep(*keys_values(last.self_attn, last.input_layernorm(hidden), angles))
-    bias = torch.zeros(real.shape, device=prompts.device).masked_fill(~real, -torch.inf)
+    padding = torch.arange(width, device=device) >= held[:, None]
+    bias = torch.zeros(groups, width, device=device).masked_fill(padding, -torch.inf)
     return Prompts(layers, bias[:, None])
