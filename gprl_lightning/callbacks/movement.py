@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gprl_lightning.core.adamw_masters import MASTER
 from gprl_lightning.errors import WeightsUnchanged
 
 ENTRIES = 4096  # looked at in each tensor
@@ -26,7 +27,7 @@ class Movement:
         """Remember the weights until they have been seen to move; a warm-up starts at rate 0."""
         rates = [g["lr"] for o in optimizers for g in o.param_groups]
         wanted = not self.seen and any(rate > 0 for rate in rates)
-        self._before = [_entries(p).clone() for p in _parameters(optimizers)] if wanted else []
+        self._before = [_entries(w).clone() for _, w in _weights(optimizers)] if wanted else []
 
     @torch.no_grad()
     def after(self, optimizers: Sequence[Optimizer], signal: bool) -> None:
@@ -41,14 +42,14 @@ class Movement:
         if not self._before or not signal:
             return
         moved = counted = 0
-        for parameter, before in zip(_parameters(optimizers), self._before, strict=True):
+        for (parameter, now), before in zip(_weights(optimizers), self._before, strict=True):
             if parameter.grad is None:
                 continue
             gradient = _entries(parameter.grad).abs()
             # An optimiser leaves alone what has (next to) no gradient: rows of unseen tokens.
             counts = gradient > 0.1 * gradient.square().mean().sqrt()
             counted += int(counts.sum())
-            moved += int((counts & (_entries(parameter) != before)).sum())
+            moved += int((counts & (_entries(now) != before)).sum())
         self._before = []
         if counted == 0:
             return
@@ -60,7 +61,7 @@ class Movement:
                 f"optimizer.lr={group['lr']:.3g}: expected the update to move the weights; found "
                 f"that {moved / counted:.1%} of those with a gradient moved. The steps are smaller "
                 f"than the rounding of {group['params'][0].dtype}: set policy.dtype=float32 (with "
-                "trainer.precision=bf16-mixed), or raise optimizer.lr."
+                "trainer.precision=bf16-mixed), optimizer=adamw_masters, or raise optimizer.lr."
             )
         self.seen = True
 
@@ -70,8 +71,11 @@ def _under_half_rate(optimizers: Sequence[Optimizer]) -> bool:
     return all(g["lr"] < g.get("initial_lr", g["lr"]) / 2 for g in groups)
 
 
-def _parameters(optimizers: Sequence[Optimizer]) -> Iterator[Tensor]:
-    return (p for o in optimizers for g in o.param_groups for p in g["params"])
+def _weights(optimizers: Sequence[Optimizer]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each parameter, and what the optimiser moves: the parameter, or its float32 master."""
+    for optimizer in optimizers:
+        for parameter in (p for g in optimizer.param_groups for p in g["params"]):
+            yield parameter, optimizer.state.get(parameter, {}).get(MASTER, parameter)
 
 
 def _entries(tensor: Tensor) -> Tensor:

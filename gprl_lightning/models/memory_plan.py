@@ -8,7 +8,7 @@ are taken to be as long as they may be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 GB = 1e9
@@ -19,6 +19,16 @@ CHUNK_ON_CPU = 128
 # Bytes kept for the backward pass per token and layer, by number of the width, of the width of keys
 # and values, and of the MLP's width.
 KEPT = {"32": (42, 20, 16), "mixed": (46, 13, 9.3), "16": (34, 10, 8)}
+# What an optimiser holds for each trained weight: its name, and bytes by those of the weight.
+OPTIMIZERS: dict[str, tuple[str, Callable[[int], float]]] = {
+    "adamw": ("optimiser (two moments)", lambda size: 2 * size),
+    "adamw_masters": (
+        "optimiser (float32 moments, masters)",
+        lambda size: 8 + (4 if size < 4 else 0),
+    ),
+    # A scale in float32 for each block of 256 entries.
+    "adamw_8bit": ("optimiser (moments in 8 bits)", lambda size: 2 * (1 + 4 / 256)),
+}
 # Numbers of the width, and of the MLP's, that a forward pass without gradients holds per token.
 PASSING = (8, 3)
 
@@ -66,6 +76,7 @@ class Work:
         shared: whether a prompt's keys and values are held once for its group.
         on_cpu: whether it computes on a CPU.
         packed: whether the sampler decodes on a packed copy of the weights.
+        optimizer: which of `OPTIMIZERS`.
     """
 
     prompts: int
@@ -81,6 +92,7 @@ class Work:
     shared: bool
     on_cpu: bool
     packed: bool = False
+    optimizer: str = "adamw"
 
 
 @dataclass(frozen=True)
@@ -111,11 +123,13 @@ def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> 
         work: sizes of the run.
     """
     weights, trained = policy.parameters * policy.bytes, policy.trainable * policy.bytes
-    saved = (trained if work.adapters else weights) + 2 * trained
+    optimizer, bytes_of = OPTIMIZERS[work.optimizer]
+    held = policy.trainable * bytes_of(policy.bytes)
+    saved = (trained if work.adapters else weights) + held
     resident = {
         "weights": weights,
         "gradients": trained,
-        "optimiser (two moments)": 2 * trained,
+        optimizer: held,
         "reference": 0 if work.adapters else weights,
         **{name: scorer.parameters * scorer.bytes for name, scorer in scorers.items()},
         "copies of the weights in bfloat16": 2 * policy.parameters if work.mixed else 0,

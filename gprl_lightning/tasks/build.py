@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -130,8 +131,14 @@ def make_optimizer(cfg: DictConfig) -> Callable[[Iterable[Tensor]], Optimizer]:
     """Return what builds the optimiser, after a step with it on a parameter of zeros.
 
     Raises:
-        ConfigError: it takes other options, or cannot make the step.
+        ConfigError: it takes other options, cannot make the step, or comes with a package that is
+            not here.
     """
+    if not package_of(str(cfg.optimizer._target_)):
+        raise ConfigError(
+            "optimizer=adamw_8bit: needs bitsandbytes. Install it with `pip install "
+            "gprl-lightning[bitsandbytes]`, or set optimizer=adamw or optimizer=adamw_masters."
+        )
     make: Callable[[Iterable[Tensor]], Optimizer] = instantiate(cfg.optimizer)
     try:
         parameter = torch.nn.Parameter(torch.zeros(1))
@@ -143,6 +150,12 @@ def make_optimizer(cfg: DictConfig) -> Callable[[Iterable[Tensor]], Optimizer]:
             "Correct optimizer.*"
         ) from error
     return make
+
+
+def package_of(target: str) -> bool:
+    """Return True unless ``target`` is bitsandbytes', and that is not installed."""
+    name = target.partition(".")[0]
+    return name != "bitsandbytes" or find_spec(name) is not None
 
 
 def require_device(trainer: DictConfig) -> None:

@@ -140,7 +140,15 @@ def _work(config: Config) -> Work:
         shared=sampler.get("_target_", NATIVE) == NATIVE,
         on_cpu=trainer.get("accelerator") == "cpu",
         packed=_packs(config),
+        optimizer=_optimizer(config),
     )
+
+
+def _optimizer(config: Config) -> str:
+    """Which of `OPTIMIZERS` it is; another's state is taken for AdamW's."""
+    target = str(config.optimizer.get("_target_", ""))
+    known = {"AdamWMasters": "adamw_masters", "AdamW8bit": "adamw_8bit"}
+    return known.get(target.rpartition(".")[2], "adamw")
 
 
 def _packs(config: Config) -> bool:

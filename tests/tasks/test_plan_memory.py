@@ -63,6 +63,20 @@ def test_llama_3_8b_with_all_weights_by_hand(llama):
     assert stays / GB == pytest.approx(207.7, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "name", "size"),
+    [
+        ("adamw", "optimiser (two moments)", 4),
+        ("adamw_masters", "optimiser (float32 moments, masters)", 12),
+        ("adamw_8bit", "optimiser (moments in 8 bits)", 2.03),
+    ],
+)
+def test_what_an_optimiser_holds_of_bfloat16_weights(llama, optimizer, name, size):
+    plan = planned(validate(composed(*llama, "lora=none", f"optimizer={optimizer}")))
+    assert plan.resident[name] == pytest.approx(size * 8.03e9, rel=0.001)
+    assert plan.resident["weights"] == plan.resident["gradients"]
+
+
 def test_adapters_need_neither_gradients_nor_a_reference(llama):
     pytest.importorskip("peft")
     plan = planned(validate(composed(*llama, "lora=adapters")))
