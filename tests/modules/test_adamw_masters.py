@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ def run(folder, optimizer, ckpt_path=None):
     module.make_optimizer = partial(optimizer, lr=LR)
     trainer = tiny_trainer(folder)
     if ckpt_path is not None:
-        trainer.loggers[0].continue_from(1)
+        logger: Any = trainer.loggers[0]
+        logger.continue_from(1)
     trainer.fit(module, tiny_loader(module, 3), ckpt_path=ckpt_path, weights_only=True)
     return module, trainer.optimizers[0]
 
