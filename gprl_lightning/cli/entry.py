@@ -208,7 +208,7 @@ def job() -> Iterator[None]:
             raise
         finally:
             sys.argv = arguments
-        (folder / COST_FILE).write_text(f"{time.process_time() - started:.1f}\n")
+        (folder / COST_FILE).write_text(f"{time.process_time() - started:.3f}\n")
         if made_of is not None:
             (folder / FINISHED_FILE).write_bytes(made_of)
 

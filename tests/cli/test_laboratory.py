@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,10 @@ from gprl_lightning.errors import ConfigError
 from gprl_lightning.study.baselines_page import BEGIN, END, with_measured
 from gprl_lightning.study.laboratory_page import measured_part
 from gprl_lightning.study.laboratory_plan import CHOSEN_ON, GOLD
-from gprl_lightning.study.laboratory_records import Label, read
+from gprl_lightning.study.laboratory_records import Label, label_of, read
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.answer_log import write_answers
+from gprl_lightning.tracking.grid_results import COST_FILE
 from gprl_lightning.tracking.loggers import MetricsCSV
 from tests.composing import ROOT, composed
 
@@ -120,3 +124,24 @@ def test_the_projects_page_is_what_its_files_say():
     part = measured_part(kept, {name: f"laboratory_{name}.png" for name in names})
     text = page.read_text("utf8")
     assert with_measured(text, part) == text
+
+
+def test_the_grid_goes_on_where_a_part_of_it_stopped(tmp_path):
+    """`laboratory_primary` is the first part of `laboratory`: one folder, no run twice."""
+    toy = str(ROOT / "tests/integration/toy_app.py")
+
+    def run(*words: str) -> str:
+        command = [sys.executable, toy, *words, "paths.output=runs"]
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+            capture_output=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    assert "skipped" not in run("grid=laboratory_primary", "seed=100")
+    arms = "ablation=laboratory/bt_best,laboratory/clean_scalar"
+    assert "1 of 2 jobs are finished: skipped" in run("grid=laboratory", "seed=100", arms)
+    jobs = sorted((tmp_path / "runs/laboratory/grid_laboratory").glob("*/summary.json"))
+    assert [label_of(file.parent).arm for file in jobs] == ["bt_best", "clean_scalar", "full_best"]
+    assert all(0 < float((f.parent / COST_FILE).read_text()) < 60 for f in jobs)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 from gprl_lightning.study.intervals import quantile
 from gprl_lightning.study.laboratory_figure import pictures_of
@@ -217,6 +218,15 @@ def test_clock_and_trigger_are_chosen_on_tuning_seeds(monkeypatch):
     assert found["clock"] == {100: pytest.approx(expected)}
     assert found["KL trigger"] == {100: pytest.approx(expected)}
     assert stopped(kept[:-1], "bt_best") == {}
+
+
+def test_arms_of_one_choice_have_one_beta():
+    """Registered by hand in several files: none may lag behind."""
+    betas: dict[str, set[float]] = {}
+    for arm, tuned in TUNED.items():
+        file = yaml.safe_load((ROOT / f"conf/ablation/laboratory/{arm}.yaml").read_text())
+        betas.setdefault(tuned, set()).add(file["algorithm"]["kl_coef"])
+    assert all(len(found) == 1 and found <= {*BETAS} for found in betas.values()), betas
 
 
 # Files
