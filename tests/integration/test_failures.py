@@ -92,8 +92,8 @@ def test_a_reference_that_is_the_policy_as_when_adapters_stay_on(tmp_path):
             self.eos_ids, self.pad_id, self.decode = policy.eos_ids, policy.pad_id, policy.decode
             self.shares_prompts = policy.shares_prompts
 
-        def forward(self, *batch):
-            return self.policy[0](*batch)
+        def forward(self, *batch, **known):
+            return self.policy[0](*batch, **known)
 
     iterations = STILL_ITERATIONS + 2
     module = tiny_module(iterations)
@@ -169,8 +169,10 @@ def test_with_pad_equal_to_eos_the_policy_learns_to_stop(tmp_path):
 
 
 class NaNOnPadding(Policy):
-    def forward(self, prompt_ids, prompt_mask, response_ids, response_mask, slope=None):
-        values = super().forward(prompt_ids, prompt_mask, response_ids, response_mask, slope)
+    def forward(self, prompt_ids, prompt_mask, response_ids, response_mask, *rest, **known):
+        values = super().forward(
+            prompt_ids, prompt_mask, response_ids, response_mask, *rest, **known
+        )
         return tuple(v.masked_fill(~response_mask, math.nan) for v in values)
 
 
@@ -371,8 +373,8 @@ def test_a_sampler_that_is_not_the_policy(tmp_path, mistake):
 
 def test_a_policy_that_is_another_function_at_every_forward(tmp_path):
     class Noisy(Policy):
-        def forward(self, *batch):
-            logprobs, entropy = super().forward(*batch)
+        def forward(self, *batch, **known):
+            logprobs, entropy = super().forward(*batch, **known)
             return logprobs + 1e-3 * torch.randn_like(logprobs) * batch[3], entropy
 
     policy = tiny_policy()
