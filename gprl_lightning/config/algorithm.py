@@ -62,6 +62,8 @@ class AlgorithmConfig:
     kl_coef: Weight = 0.02  # β, at rest
     # k2 pulls by KL(π_θ ‖ π_ref), k3 by KL(π_ref ‖ π_θ), k1 not at all: `core.losses.kl_estimate`
     kl_estimator: KLEstimator = "k3"
+    # c of c · sqrt(χ²(π_θ ‖ π_ref)) of whole responses, beside β · KL: `core.chi_squared`; 0: off
+    chi2_coef: Weight = 0.0
     oversample: Count = 1  # prompts sampled for each that an update keeps: DAPO's dynamic sampling
     inner_epochs: Count = 1  # passes over one rollout
     minibatches: Count = 1  # optimiser steps per pass

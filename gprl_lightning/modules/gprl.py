@@ -33,6 +33,7 @@ from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_source import PreferenceSource, as_module, source_in
 from gprl_lightning.modules.anchors import Anchors, of_this_process
+from gprl_lightning.modules.chi_squared import chi2_weight
 from gprl_lightning.modules.iteration_log import Laps, iteration_metrics
 from gprl_lightning.modules.minibatch_loss import MinibatchLoss, minibatch_sizes
 from gprl_lightning.modules.objective import OptimizerFactory, PolicyObjective
@@ -237,7 +238,11 @@ class GPRLModule(PolicyObjective):
         """
         policy_loss = AtOldPolicy(self.policy_loss) if statistics.own else self.policy_loss
         loss = MinibatchLoss(
-            policy_loss, self.control.kl_coef, self.algorithm, self.sampling.max_new_tokens
+            policy_loss,
+            self.control.kl_coef,
+            self.algorithm,
+            self.sampling.max_new_tokens,
+            chi2_weight(self.algorithm.chi2_coef, scored.groups),
         )
         sizes = minibatch_sizes(scored.rollout.lengths[rows])
         shared = self.policy.shares_prompts

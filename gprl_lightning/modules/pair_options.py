@@ -85,6 +85,7 @@ def refuse_online_options(config: Config) -> None:
     for key, found, expected, why in (
         ("rollout.staleness", config.rollout.staleness, 0, "the reference may be who samples"),
         ("rollout.correction", config.rollout.correction, "none", "no ratio is read"),
+        ("algorithm.chi2_coef", config.algorithm.chi2_coef, 0.0, "its loss has no such term"),
         ("algorithm.oversample", config.algorithm.oversample, 1, "no group is left out"),
     ):
         if found != expected:

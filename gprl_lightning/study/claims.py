@@ -18,6 +18,7 @@ NAMES = {
     "none": "GPRL, full",
     "grpo_bt": "GRPO + BT",
     "grpo_bt_bounded": "GRPO + BT, bounded scores",
+    "grpo_bt_chi2": "GRPO + BT, √χ² for KL",
     "grpo_bt_ensemble_minimum": "GRPO + 3 BT, minimum",
     "grpo_bt_ensemble_std": "GRPO + 3 BT, mean − std",
     "grpo_bt_replayed": "GRPO + BT, full's β replayed",

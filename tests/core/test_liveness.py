@@ -13,6 +13,7 @@ from torch import Tensor
 from gprl_lightning.config import AlgorithmConfig, DriftConfig
 from gprl_lightning.core import options
 from gprl_lightning.core.advantages import aggregate_axes, axis_mask, axis_std, normalize_axes
+from gprl_lightning.core.chi_squared import chi_squared_by_token
 from gprl_lightning.core.drift import DriftSettings, DriftState, axis_moments, update_drift
 from gprl_lightning.core.losses import clipped_surrogate, kl_estimate, masked_sum, token_weights
 from gprl_lightning.core.preference import axis_pairs, group_scores
@@ -32,6 +33,7 @@ ALGORITHM: dict[str, tuple] = {
     "clip_epsilon_high": (None, 0.28, 0.5),
     "kl_coef": (0.02, 0.0, 0.1),
     "kl_estimator": get_args(options.KLEstimator),
+    "chi2_coef": (0.0, 0.05, 0.5),
 }
 # Of the module's loop; `name` says which preference model goes with the algorithm.
 OPTIMISATION = {"inner_epochs", "minibatches", "micro_batch_size", "max_grad_norm", "name"}
@@ -96,6 +98,8 @@ def update(config: AlgorithmConfig) -> Tensor:
     kl = kl_estimate(new, ref, config.kl_estimator)
     weights = token_weights(real, config.loss_aggregation, len(real), int(real.sum()), 8)
     loss = masked_sum(surrogate, weights, real) + config.kl_coef * masked_sum(kl, weights, real)
+    chi2 = chi_squared_by_token(new, ref, real)
+    loss = loss + config.chi2_coef * masked_sum(chi2, weights, real)
     loss.backward()
     return torch.cat([loss.detach()[None], new.grad.flatten()])
 
