@@ -76,6 +76,14 @@ class AlgorithmConfig:
     # How far (nats) the sampler may be off the policy; None: by precision, see core.precision
     max_logprob_mismatch: Positive | None = None
 
+    @property
+    def asks_for_rewards(self) -> str:
+        """Return the setting that needs a reward of its own for each response; empty if none."""
+        if self.advantage.get("baseline") == "batch":
+            return "algorithm.advantage.baseline=batch"
+        bounded = str(self.advantage.get("_target_", "")).endswith(".Constrained")
+        return "algorithm/advantage=constrained" if bounded else ""
+
 
 @section("rollout")
 class RolloutConfig:

@@ -89,12 +89,13 @@ def check_preference_model(config: Config) -> None:
             "takes a scalar reward. Choose preference_model=sandbox_bt (smollm2_135m_bt, "
             "folder_bt), or ablation=grpo_bt, which sets both."
         )
-    if config.algorithm.advantage.get("baseline") == "batch" and model.kind in ("gpm", "gold"):
+    asking = config.algorithm.asks_for_rewards
+    if asking and model.kind in ("gpm", "gold"):
         raise ConfigError(
-            f"algorithm.advantage.baseline=batch: expected a preference source with a reward of "
-            f"its own for each response; found preference_model.kind={model.kind}, which compares "
-            "responses only. Set algorithm.advantage.baseline=group, or "
-            "preference_model=sandbox_bt."
+            f"{asking}: expected a preference source with a reward of its own for each response; "
+            f"found preference_model.kind={model.kind}, which compares responses only. Set "
+            "preference_model=sandbox_bt, or another rule, such as "
+            "algorithm.advantage.baseline=group."
         )
     if model.members > 1 and (model.kind != "bradley_terry" or model.path not in BUILTIN_MODELS):
         raise ConfigError(

@@ -56,8 +56,13 @@ class ReinforcePP:
 
 def absolute_rewards(
     vectors: Float[Tensor, "groups size axes entries"],
+    setting: str = "algorithm.advantage.baseline=batch",
 ) -> Float[Tensor, "groups size axes"]:
     """Return the rewards of a source whose vectors are ``[r, 1]``.
+
+    Args:
+        vectors: of each response on each axis.
+        setting: what asks for rewards, for the error.
 
     Raises:
         ValueError: they are not: the source says who is ahead of whom, and not by itself how good a
@@ -65,9 +70,8 @@ def absolute_rewards(
     """
     if vectors.shape[-1] != 2 or not bool((vectors[..., 1] == 1).all()):
         raise ValueError(
-            "algorithm.advantage.baseline=batch: expected a preference source with a reward of its "
-            "own for each response (Bradley-Terry, Python functions); found one that compares "
-            "responses only. Set algorithm.advantage.baseline=group, or choose another "
-            "preference_model."
+            f"{setting}: expected a preference source with a reward of its own for each response "
+            "(Bradley-Terry, Python functions); found one that compares responses only. Choose "
+            "another preference_model, or another rule, such as algorithm.advantage.baseline=group."
         )
     return vectors[..., 0]

@@ -60,8 +60,8 @@ def build_parts(config: Config, cfg: DictConfig, policy: Policy, prompts: list[P
     def source() -> PreferenceSource:
         found = build_preference_source(config, cfg)
         require_judge_text(found, policy)
-        if config.algorithm.advantage.get("baseline") == "batch":
-            require_absolute_rewards(found, prompts[0])
+        if asking := config.algorithm.asks_for_rewards:
+            require_absolute_rewards(found, prompts[0], asking)
         if isinstance(found, FunctionRewards):
             found.encode = partial(_tokens, policy)
         return found
@@ -81,15 +81,15 @@ def build_parts(config: Config, cfg: DictConfig, policy: Policy, prompts: list[P
     )
 
 
-def require_absolute_rewards(source: PreferenceSource, prompt: Prompt) -> None:
+def require_absolute_rewards(source: PreferenceSource, prompt: Prompt, setting: str) -> None:
     """Try a source on two answers to a prompt, before the first rollout.
 
     Raises:
-        ConfigError: its vectors are not rewards, as ``algorithm.advantage.baseline=batch`` needs.
+        ConfigError: its vectors are not rewards, as ``setting`` needs.
     """
     vectors = source.embed([prompt.messages], [list(ANSWERS)], [prompt.columns]).vectors
     try:
-        absolute_rewards(vectors)
+        absolute_rewards(vectors, setting)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

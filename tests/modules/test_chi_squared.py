@@ -15,6 +15,7 @@ from gprl_lightning.modules.minibatch_loss import MinibatchLoss, minibatch_sizes
 from gprl_lightning.modules.pair_options import refuse_online_options
 from tests.composing import composed
 from tests.core.test_chi_squared import looped
+from tests.modules.test_partition import distance
 from tests.modules.test_policy_loss import ROWS, backward, moved
 from tests.worlds import TOKENS, scored_rollout
 
@@ -58,7 +59,7 @@ def test_any_split_has_the_same_gradient_and_the_coefficient_is_alive():
         module.algorithm = AlgorithmConfig(kl_coef=0.1, **options)
         found.append(backward(module, scored)[0])
     off, whole, split = found
-    torch.testing.assert_close(whole, split, rtol=1e-9, atol=1e-12)
+    assert distance(split, whole) < 1e-6  # the norms of the tiny Llama compute in float32
     assert (whole - off).norm() > 1e-3 * off.norm()
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from gprl_lightning.study.runs import read_grid
 from gprl_lightning.study.stopping import (
     CLOCK,
     FIXED_BETA,
@@ -18,6 +19,7 @@ from gprl_lightning.study.stopping import (
     stops,
 )
 from tests.study.simulated import run
+from tests.study.synthetic_grid import write_run
 
 GOLD = np.array([0.5, 0.6, 0.8, 0.4])
 ONE = run("a", 0, GOLD, np.array([0.0, 2.0, 1.0, 4.0]))
@@ -78,3 +80,19 @@ def test_clock_and_trigger_are_the_best_on_the_other_seeds():
                     best, chosen = mean, option
             assert chosen is not None
             assert found[name][seed] == pytest.approx(stop(runs[seed], chosen)), (name, seed)
+
+
+@pytest.mark.parametrize("key", ["ablation", "algorithm"])
+def test_the_curves_of_any_grid_on_disk_can_be_stopped(tmp_path, key):
+    """Three seeds alike: the clock at 20 ends on (.6 + .8)/2, the trigger at √KL 2 likewise."""
+    gold, kl = [0.5, 0.6, 0.8, 0.4, 0.2], [0.0, 1.0, 4.0, 9.0, 16.0]
+    for seed in range(3):
+        write_run(tmp_path, "grpo_bt", seed, gold, kl, key=key)
+        write_run(tmp_path, "max_min", seed, [0.5] * 5, kl, key=key)
+    arms: dict = {}
+    for one in read_grid(tmp_path):
+        arms.setdefault(one.arm, {})[one.seed] = one
+    found = stops(arms, "grpo_bt")
+    assert found[FIXED_BETA] == {seed: pytest.approx(0.3) for seed in range(3)}
+    for name in (CLOCK, KL_TRIGGER):
+        assert found[name] == {seed: pytest.approx(0.7) for seed in range(3)}
