@@ -31,7 +31,7 @@ def moved_from_reference(**options):
 def test_the_loss_has_the_root_s_gradient_weight_times_every_response_s_term():
     module, scored = moved_from_reference(chi2_coef=0.3)
     batch = scored.rows(ROWS)
-    sizes = minibatch_sizes(batch.response_mask)
+    sizes = minibatch_sizes(batch.response_mask.sum(1))
     weight = chi2_weight(0.3, scored.groups)
     with_it, without = (
         MinibatchLoss(module.policy_loss, 0.1, module.algorithm, TOKENS, w)(
