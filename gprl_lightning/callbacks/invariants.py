@@ -38,6 +38,7 @@ from gprl_lightning.models.policy import Policy
 from gprl_lightning.runtime.checkpoint_io import write_to
 from gprl_lightning.runtime.disk import or_warn
 from gprl_lightning.runtime.processes import max_over_processes, rank
+from gprl_lightning.runtime.sharding import local
 from gprl_lightning.tracking import metrics
 
 WEIGHT_TOLERANCE = 1e-4  # of the loss's weights, relative: they are sums in float32
@@ -234,7 +235,7 @@ class Invariants(L.Callback):
             "scored": iteration.group.scored if iteration.group else None,
             "control": iteration.group.control if iteration.group else None,
             "rows": iteration.update.bad_rows,
-            "weights": {n: p.detach() for n, p in trainable.items()},
+            "weights": {n: local(p.detach()) for n, p in trainable.items()},  # of this process
         }
         with or_warn(file, "the batch cannot be replayed"):
             file.parent.mkdir(parents=True, exist_ok=True)

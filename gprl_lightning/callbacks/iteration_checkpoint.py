@@ -22,7 +22,7 @@ from gprl_lightning.errors import (
     NotWritten,
     OutOfDisk,
 )
-from gprl_lightning.runtime.checkpoint_files import checkpoints
+from gprl_lightning.runtime.checkpoint_files import checkpoints, remove
 from gprl_lightning.runtime.checkpoint_io import KEY, PlainCheckpointIO, flush
 from gprl_lightning.runtime.disk import FULL
 from gprl_lightning.runtime.preemption import Preempted, StopSignals
@@ -101,7 +101,7 @@ class IterationCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             for partial in self.folder.glob("*.partial"):  # a kill while one was being written
-                partial.unlink()
+                remove(partial)
             require_space(self.folder, self.keep, checkpoint_bytes(pl_module))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -139,7 +139,7 @@ class IterationCheckpoint(Checkpoint):
             failure = self._publish(partial, path)
         if max_over_processes(torch.tensor([float(failure is not None)])) > 0:
             if trainer.is_global_zero:
-                partial.unlink(missing_ok=True)
+                remove(partial)
             raise not_written(path, failure)
         if trainer.is_global_zero:
             for logger in trainer.loggers:
@@ -150,10 +150,12 @@ class IterationCheckpoint(Checkpoint):
     def _publish(self, partial: Path, path: Path) -> OSError | None:
         """Give the file its name, and remove the oldest."""
         try:
+            if path.is_dir():  # which no rename replaces
+                remove(path)
             partial.replace(path)
             flush(self.folder)
             for old in checkpoints(self.folder)[: -self.keep]:
-                old.unlink()
+                remove(old)
         except OSError as error:
             return error
         return None

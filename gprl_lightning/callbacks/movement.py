@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 
 from gprl_lightning.core.adamw_masters import MASTER
 from gprl_lightning.errors import WeightsUnchanged
+from gprl_lightning.runtime.processes import sum_over_processes
+from gprl_lightning.runtime.sharding import local
 
 ENTRIES = 4096  # looked at in each tensor
 LEAST_SHARE = 0.5  # of the entries with a gradient that counts
@@ -51,6 +53,7 @@ class Movement:
             counted += int(counts.sum())
             moved += int((counts & (_entries(now) != before)).sum())
         self._before = []
+        moved, counted = sum_over_processes(torch.tensor([moved, counted])).tolist()
         if counted == 0:
             return
         if moved < LEAST_SHARE * counted:
@@ -79,5 +82,5 @@ def _weights(optimizers: Sequence[Optimizer]) -> Iterator[tuple[Tensor, Tensor]]
 
 
 def _entries(tensor: Tensor) -> Tensor:
-    flat = tensor.detach().flatten()
+    flat = local(tensor.detach()).flatten()
     return flat[:: max(1, len(flat) // ENTRIES)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -16,6 +17,8 @@ from gprl_lightning.errors import (
     ReferenceFollowsPolicy,
     WrongOptimizer,
 )
+from gprl_lightning.runtime.processes import max_over_processes
+from gprl_lightning.runtime.sharding import local
 
 
 def require_trainable(pl_module: Any) -> None:
@@ -29,9 +32,7 @@ def require_trainable(pl_module: Any) -> None:
 
 def require_frozen(pl_module: Any) -> None:
     """Raise NotFrozen, or ReferenceFollowsPolicy where a network shares the policy's tensors."""
-    trainable = {
-        p.data_ptr() for p in pl_module.trained.parameters() if p.requires_grad and p.numel()
-    }
+    trainable = _places(p for p in pl_module.trained.parameters() if p.requires_grad)
     for name, network in pl_module.frozen.items():
         if any(p.requires_grad for p in network.parameters()):
             raise NotFrozen(
@@ -43,11 +44,16 @@ def require_frozen(pl_module: Any) -> None:
                 f"{name}: expected eval mode, always; found modules in train mode. Wrap it in "
                 "FrozenModel."
             )
-        if trainable & {p.data_ptr() for p in network.parameters()}:
+        if trainable & _places(network.parameters()):
             raise ReferenceFollowsPolicy(
                 f"{name}: expected weights of its own; found tensors that it shares with the "
                 "policy, and that would move with it. Make it with reference_of(policy)."
             )
+
+
+def _places(parameters: Iterable[Tensor]) -> set[int]:
+    """Return where this process holds them: a shard may be empty, or still to be read."""
+    return {t.data_ptr() for t in map(local, parameters) if t.numel() and not t.is_meta}
 
 
 def require_optimizer(trainer: L.Trainer, pl_module: Any) -> None:
@@ -68,8 +74,10 @@ def require_optimizer(trainer: L.Trainer, pl_module: Any) -> None:
 def require_finite_weights(pl_module: Any) -> None:
     """Raise NotFinite where an update left NaN or Inf in a weight: finite gradients may do so."""
     trained = [(n, p) for n, p in pl_module.trained.named_parameters() if p.requires_grad]
-    bad = [name for name, p in trained if not (p.sum().isfinite() or p.isfinite().all())]
-    if bad:
+    held = [(name, local(p)) for name, p in trained]
+    bad = [name for name, p in held if not (p.sum().isfinite() or p.isfinite().all())]
+    if float(max_over_processes(torch.tensor(float(len(bad))))) > 0:
+        bad = bad or ["a shard of another process"]
         raise NotFinite(
             f"optimizer: expected finite weights after the update; found NaN or Inf in {len(bad)} "
             f"of {len(trained)} tensors, as {bad[0]}. Lower optimizer.lr, raise optimizer.eps, or "
@@ -83,5 +91,6 @@ def frozen_checksums(pl_module: Any) -> dict[str, str]:
     still: list[tuple[str, Tensor]] = [
         (n, p) for n, p in pl_module.trained.named_parameters() if not p.requires_grad
     ]
-    frozen = {name: checksum(m.named_parameters()) for name, m in pl_module.frozen.items()}
-    return {"policy (frozen part)": checksum(still), **frozen}
+    parts = {"policy (frozen part)": still}
+    parts |= {name: list(m.named_parameters()) for name, m in pl_module.frozen.items()}
+    return {name: checksum((n, local(p)) for n, p in part) for name, part in parts.items()}

@@ -16,7 +16,7 @@ from gprl_lightning.config import Config
 from gprl_lightning.config.checkpoint_headers import head_shape
 from gprl_lightning.config.judging import judge_paths, judge_specs
 from gprl_lightning.config.roads import BUILTIN_MODELS, check_given, check_roads, check_sandbox
-from gprl_lightning.config.trainer_checks import check_trainer
+from gprl_lightning.config.trainer_checks import check_sharding, check_trainer
 from gprl_lightning.errors import ConfigError
 
 DATA_FILES = (".jsonl", ".json", ".parquet")
@@ -32,6 +32,7 @@ def cross_check(config: Config) -> None:
     check_built(config)
     check_optimisation(config)
     check_trainer(config.trainer)
+    check_sharding(config)
     check_given(config)
     check_paths(config)
     check_roads(config)

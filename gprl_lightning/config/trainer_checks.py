@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from gprl_lightning.config.run import Config
 from gprl_lightning.errors import ConfigError
 
 # Each is tried with every policy.dtype, adapters and checkpointing, by a test.
 PRECISIONS = ("32-true", "bf16-mixed", "32", 32, "bf16", None)
 SETTLED_LATER = "auto"  # by the machine: `tasks.machine`
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-# One device, or the whole policy on each of several.
+FSDP2 = "fsdp2"
+# One device, the whole policy on each of several, or its shards.
 STRATEGIES = (
+    FSDP2,
     "auto",
     "ddp",
     "ddp_find_unused_parameters_false",
@@ -19,6 +22,14 @@ STRATEGIES = (
     "lightning.pytorch.strategies.DDPStrategy",
     "lightning.pytorch.strategies.SingleDeviceStrategy",
 )
+# What Lightning has besides, and why it cannot be had here.
+REFUSED = {
+    "fsdp": "FSDP1 flattens a layer's weights into one tensor, which the layers' own fast paths, "
+    "adapters and checks cannot read. fsdp2 shards each weight by itself",
+    "deepspeed": "DeepSpeed owns the optimiser step and its scale, and the backward pass; here the "
+    "update is the algorithm's: it sums, clips and skips steps by itself. fsdp2 shards as much as "
+    "ZeRO-3",
+}
 MOST_DEVICES, MOST_NODES = 64, 4096
 # Of one machine, without a default of ours that would do: the option, what it may be, and why.
 NEEDED = {
@@ -76,6 +87,36 @@ def check_trainer(trainer: dict[str, Any]) -> None:
     _check_devices(trainer)
 
 
+def check_sharding(config: Config) -> None:
+    """Raise ConfigError for what a run whose weights are sharded over processes cannot have."""
+    if config.trainer.get("strategy") != FSDP2:
+        return
+    if config.task != "train_policy":
+        raise ConfigError(
+            f"trainer.strategy=fsdp2: expected task=train_policy; found task={config.task}, which "
+            "shards no model. Set trainer=ddp or trainer=gpu."
+        )
+    sampler = config.rollout.sampler
+    if str(sampler.get("_target_")).startswith("gprl_lightning.rollout.vllm"):
+        raise ConfigError(
+            "rollout.sampler: expected one that reads the policy's own tensors with "
+            "trainer.strategy=fsdp2, whose processes hold shards that an engine cannot be given; "
+            "found vLLM. Choose rollout=native, or trainer=ddp."
+        )
+    if sampler.get("fixed_shapes"):
+        raise ConfigError(
+            "rollout.sampler.fixed_shapes=true: expected null with trainer.strategy=fsdp2, because "
+            "a captured step holds the weights' addresses, and a sharded policy is gathered "
+            "elsewhere each time. Remove it."
+        )
+    if config.objective.get("round_length") is not None:
+        raise ConfigError(
+            f"objective.round_length={config.objective['round_length']}: expected null with "
+            "trainer.strategy=fsdp2, because a round's reference, which is saved with the run, is "
+            "not sharded. Choose another objective, or trainer=ddp."
+        )
+
+
 def _check_devices(trainer: dict[str, Any]) -> None:
     accelerator = trainer.get("accelerator", "auto")
     if accelerator not in ACCELERATORS:
@@ -85,11 +126,12 @@ def _check_devices(trainer: dict[str, Any]) -> None:
     strategy = trainer.get("strategy", "auto")
     word = strategy.get("_target_") if isinstance(strategy, dict) else strategy
     if word not in STRATEGIES:
+        name = str(word).rpartition(".")[2].lower()
+        family = next((known for known in REFUSED if name.startswith(known)), None)
+        reason = REFUSED[family] if family else "a run starts its processes as these do"
         raise ConfigError(
-            f"trainer.strategy={word!r}: expected auto or ddp, because every process must hold all "
-            "of the policy: its checks, the frozen reference and the saved folder read whole "
-            "weights, where this one shards them or starts processes otherwise. Set "
-            "trainer.strategy=ddp."
+            f"trainer.strategy={word!r}: expected auto, ddp or fsdp2, because {reason}. Set "
+            f"trainer={'fsdp2' if family else 'ddp'}."
         )
     for option, most in (("devices", MOST_DEVICES), ("num_nodes", MOST_NODES)):
         count = trainer.get(option, 1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,6 +47,21 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
+def tried_on(model: PreTrainedModel) -> PreTrainedModel:
+    """Return what a model's code can be tried on: itself, or, while it has no weights, two layers
+    of the same code with random ones and few tokens."""
+    if model.device.type != "meta":
+        return model
+    config: Any = copy.deepcopy(model.config)
+    config.num_hidden_layers = min(2, config.num_hidden_layers)
+    config.vocab_size, config.pad_token_id = min(64, config.vocab_size), None
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[: config.num_hidden_layers]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return type(model)(config).eval()
+
+
 def softcap(model: PreTrainedModel) -> float | None:
     """Return Gemma's soft cap c of the logits, c · tanh(logits / c), where the architecture has
     one."""
@@ -61,6 +77,7 @@ def require_causal(model: PreTrainedModel, where: str) -> None:
     Raises:
         ConfigError: one does, or the model cannot be run. The message begins with ``where``.
     """
+    model = tried_on(model)
     ids = torch.tensor([[0, 1, 0, 1], [0, 1, 0, 0]], device=model.device)
     try:
         first, second = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
@@ -86,6 +103,7 @@ def head_is_plain(model: PreTrainedModel) -> bool:
     Decided by trying it on two tokens: some architectures scale their logits (Cohere, Granite,
     Falcon-H1) under names of their own, and a list of those would be silently incomplete.
     """
+    model = tried_on(model)
     head = cast(nn.Linear, model.get_output_embeddings())
     plain = type(head) is nn.Linear  # a LoRA-wrapped head has more to it than its weight
     if plain:

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from gprl_lightning.runtime.sharding import is_sharded
+
 log = logging.getLogger(__name__)
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
@@ -103,7 +105,20 @@ def run_layer(
 def checkpointed(
     layer: Any, hidden: Tensor, angles: Rotary, attend: Attend, first_wanted: int
 ) -> Tensor:
-    """Return `run_layer`, recomputed in the backward pass where the model is set to do so."""
+    """Return `run_layer`, recomputed in the backward pass where the model is set to do so.
+
+    A layer that is spread over processes is gathered for it where gradients are made; where none
+    are, the caller holds the network `whole`.
+    """
+    if is_sharded(layer) and torch.is_grad_enabled():
+        return layer.step(hidden, angles, attend, first_wanted)
+    return layer_step(layer, hidden, angles, attend, first_wanted)
+
+
+def layer_step(
+    layer: Any, hidden: Tensor, angles: Rotary, attend: Attend, first_wanted: int
+) -> Tensor:
+    """Return `checkpointed` of a layer whose weights are at hand."""
     if not (layer.gradient_checkpointing and layer.training):
         return run_layer(layer, hidden, angles, attend, first_wanted)
     return checkpoint(run_layer, layer, hidden, angles, attend, first_wanted, use_reentrant=False)  # type: ignore[return-value]

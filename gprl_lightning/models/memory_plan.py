@@ -77,6 +77,7 @@ class Work:
         on_cpu: whether it computes on a CPU.
         packed: whether the sampler decodes on a packed copy of the weights.
         optimizer: which of `OPTIMIZERS`.
+        shards: processes over which weights, gradients and moments are spread (``trainer=fsdp2``).
     """
 
     prompts: int
@@ -93,6 +94,7 @@ class Work:
     on_cpu: bool
     packed: bool = False
     optimizer: str = "adamw"
+    shards: int = 1
 
 
 @dataclass(frozen=True)
@@ -126,25 +128,46 @@ def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> 
     optimizer, bytes_of = OPTIMIZERS[work.optimizer]
     held = policy.trainable * bytes_of(policy.bytes)
     saved = (trained if work.adapters else weights) + held
+    whole = trained if work.adapters else 0  # adapters are on each process
+    sharded, shards = work.shards > 1, work.shards
+    of_trained = 1 if work.adapters else shards
     resident = {
-        "weights": weights,
-        "gradients": trained,
-        optimizer: held,
-        "reference": 0 if work.adapters else weights,
-        **{name: scorer.parameters * scorer.bytes for name, scorer in scorers.items()},
-        "copies of the weights in bfloat16": 2 * policy.parameters if work.mixed else 0,
+        "weights": whole + (weights - whole) / shards,
+        "gradients": trained / of_trained,
+        optimizer: held / of_trained,
+        "reference": 0 if work.adapters else weights / shards,
+        **{n: s.parameters * s.bytes / _spread(n, work) for n, s in scorers.items()},
+        # Shards are gathered in bfloat16: nothing else is cast.
+        "copies of the weights in bfloat16": 2 * policy.parameters * (work.mixed and not sharded),
         "packed weights for decoding": _packed(policy, work) if work.packed else 0,
         "gradients in DDP's buckets": trained if work.buckets else 0,
         # Written as one block, for which freed activations leave no room in one piece. Elsewhere it
         # is the machine's memory that holds it, not the device's.
-        "checkpoint as it is written": saved if work.on_cpu else 0,
+        "checkpoint as it is written": saved / of_trained if work.on_cpu else 0,
         "libraries": LIBRARIES,
     }
     phases = {"sampling": _sampling(policy, work), "update": _update(policy, work)}
+    if sharded:
+        number = _computed(policy, work)
+        phases["sampling"]["whole policy"] = float(policy.parameters * number)
+        phases["update"]["gathered layers"] = 2.0 * _gathered(policy) * number
     if scorers:  # one after another
-        largest = max(_scoring(scorer, work) for scorer in scorers.values())
-        phases["scoring"] = {"activations": largest}
+        largest = max(scorers.values(), key=lambda scorer: _scoring(scorer, work))
+        phases["scoring"] = {"activations": _scoring(largest, work)}
+        if sharded:
+            phases["scoring"]["whole preference model"] = float(largest.parameters * largest.bytes)
     return MemoryPlan({name: float(size) for name, size in resident.items() if size}, phases)
+
+
+def _spread(scorer: str, work: Work) -> int:
+    """Over how many processes a network that scores is spread: not a judge of the evaluation."""
+    return 1 if scorer.startswith("judge ") else work.shards
+
+
+def _gathered(policy: Network) -> float:
+    """Weights of the two ends, which stay gathered, and of a layer; twice, with their gradients."""
+    ends = min(2 * policy.vocabulary * policy.width, policy.parameters)
+    return ends + (policy.parameters - ends) / max(policy.layers, 1)
 
 
 def _packed(policy: Network, work: Work) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,12 +32,15 @@ from gprl_lightning.models.causal_lm import (
     require_causal,
 )
 from gprl_lightning.models.chat_template import ChatTemplate
+from gprl_lightning.models.deferred import deferred_network
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.lora import leave_frozen_weights_out, with_lora
 from gprl_lightning.models.network_files import load_network
 from gprl_lightning.models.policy_tokens import end_tokens, left_pad
 from gprl_lightning.models.shared_prompt import shared_prompt_states, shares_prompts
 from gprl_lightning.models.tokenizer_files import load_tokenizer
+from gprl_lightning.runtime.processes import rank
+from gprl_lightning.runtime.sharding import is_sharded, whole, whole_state
 
 
 class Policy(nn.Module):
@@ -52,6 +55,10 @@ class Policy(nn.Module):
         tokenizer: its tokenizer, with a chat template.
         temperature: of sampling; every log-probability is of softmax(logits / temperature).
 
+    Attributes:
+        weights_from: a folder that its weights are still to be read from, shard by shard, by
+            `models.deferred.read_shards`; None: it has them.
+
     Raises:
         ConfigError: no chat template, or no end-of-sequence token.
     """
@@ -61,6 +68,7 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.chat = ChatTemplate(tokenizer, "policy")
+        self.weights_from: Path | None = None
         self.model = model
         self.tokenizer = tokenizer
         self.temperature = temperature
@@ -106,6 +114,8 @@ class Policy(nn.Module):
         What is ``known`` on the host need not be read from the device.
         """
         known = known or HostTokens.of(prompt_ids, prompt_mask, response_mask)
+        if is_sharded(self):  # FSDP moves whatever it is called with to the device
+            known = HostTokens(*(tensor.cpu() for tensor in known))
         rows, columns = known.places(response_ids.device)
         targets = response_ids[rows, columns]
         if self.shares_prompts and len(rows):
@@ -183,7 +193,7 @@ class Policy(nn.Module):
         training = self.training
         self.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), whole(self):
                 yield self.causal_lm
         finally:
             self.train(training)
@@ -218,6 +228,12 @@ class _AdapterFree(nn.Module):
             return policy(prompt_ids, prompt_mask, response_ids, response_mask, known=known)
 
 
+def whole_policy(network: Any) -> AbstractContextManager[None]:
+    """Hold a policy's, or a reference's, weights whole on this process: see `runtime.sharding`."""
+    module = network.module if isinstance(network, FrozenModel) else network
+    return whole(module.policy[0] if isinstance(module, _AdapterFree) else module)
+
+
 def reference_of(policy: Policy) -> FrozenModel[Policy]:
     """Return the policy as it stands, frozen, called like it: a copy, or with LoRA the network
     itself with its adapters off."""
@@ -227,13 +243,17 @@ def reference_of(policy: Policy) -> FrozenModel[Policy]:
     return FrozenModel(copy.deepcopy(policy, shared))
 
 
-def load_policy(config: PolicyConfig, path: str | Path, temperature: float) -> Policy:
+def load_policy(
+    config: PolicyConfig, path: str | Path, temperature: float, deferred: bool = False
+) -> Policy:
     """Return the policy of ``config``, with weights and tokenizer from ``path``.
 
     Args:
         config: dtype, attention, gradient checkpointing, chat template and adapters.
         path: a folder or hub name: ``config.path`` with built-in names resolved.
         temperature: of sampling.
+        deferred: leave the weights where they are until the policy is sharded, if its architecture
+            and its files allow that.
 
     Raises:
         ConfigError: nothing there to load, files that are damaged or incomplete, a network that
@@ -241,11 +261,14 @@ def load_policy(config: PolicyConfig, path: str | Path, temperature: float) -> P
     """
     with made_again_if_damaged(path, config.path in MADE):
         tokenizer = load_tokenizer("policy.path", path, config.chat_template)
-        model = load_network(
+        dtype, without = getattr(torch, config.dtype), None
+        if deferred and config.lora is None:
+            without = deferred_network(Path(path), dtype, config.attention)
+        model = without or load_network(
             AutoModelForCausalLM,
             "policy.path",
             path,
-            dtype=getattr(torch, config.dtype),
+            dtype=dtype,
             attn_implementation=config.attention,
         )
     require_causal(model, f"policy.path={str(path)!r}")
@@ -254,7 +277,9 @@ def load_policy(config: PolicyConfig, path: str | Path, temperature: float) -> P
     if config.lora is not None:
         model.enable_input_require_grads()
         model = with_lora(model, config.lora)
-    return Policy(model, tokenizer, temperature)
+    policy = Policy(model, tokenizer, temperature)
+    policy.weights_from = Path(path) if without is not None else None
+    return policy
 
 
 def has_adapters(policy: Policy) -> bool:
@@ -264,9 +289,39 @@ def has_adapters(policy: Policy) -> bool:
 
 def save_policy(policy: Policy, folder: str | Path, merged: bool = False) -> None:
     """Write weights and tokenizer as Hugging Face does; with LoRA the adapters alone, unless
-    ``merged``, which writes the whole network with the adapters added in."""
-    model = policy.model
+    ``merged``, which writes the whole network with the adapters added in.
+
+    A sharded policy is gathered: every process must call this, and the first one writes.
+    """
+    model: Any = policy.model
+    if is_sharded(policy):
+        model = gathered_model(policy)
+        if model is None:
+            return
+    elif merged and has_adapters(policy):
+        model = copy.deepcopy(model)
     if merged and has_adapters(policy):
-        model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
-    model.save_pretrained(folder)  # type: ignore[operator]
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
+
+
+def gathered_model(policy: Policy) -> nn.Module | None:
+    """Return a sharded policy's network in one piece, on the CPU of the first process; None on the
+    others, which must call this, too."""
+    state = whole_state(policy.model)
+    if rank() != 0:
+        return None
+    causal_lm: Any = policy.causal_lm
+    with torch.device("meta"):
+        model = type(causal_lm)(causal_lm.config)
+        if has_adapters(policy):
+            peft_model: Any = policy.model
+            adapters = copy.deepcopy(peft_model.peft_config["default"])
+            network: Any = type(peft_model)(model, adapters)
+        else:
+            network = model
+    network.load_state_dict(state, assign=True)
+    model.generation_config = causal_lm.generation_config
+    model.tie_weights()
+    return network

@@ -35,6 +35,7 @@ from gprl_lightning.models.chat_text import ChatText, TextBatch
 from gprl_lightning.models.shared_prompt import shares_prompts
 from gprl_lightning.models.shared_scoring import batches_by_prompt, states_of_texts
 from gprl_lightning.models.tokenizer_files import tokenizer_fingerprint
+from gprl_lightning.runtime.sharding import whole
 
 DEFAULT_TAU: dict[str, float] = {"gpm": 0.1, "bradley_terry": 1.0, "multi_head": 1.0}
 
@@ -276,13 +277,14 @@ class PreferenceModel(nn.Module):
         rows = self.text(conversations)
         batches = batches_by_prompt(rows, self.batch_size)
         found: list[tuple[Tensor, Tensor]] = []
-        for batch in batches:
-            part = [rows[i] for i in batch]
-            if self.shares_prompts:
-                states = states_of_texts(self.backbone, part)
-            else:
-                states = self.hidden_states(self.text.collate(part).to(self.device))
-            found.append(read(*states))
+        with whole(self):
+            for batch in batches:
+                part = [rows[i] for i in batch]
+                if self.shares_prompts:
+                    states = states_of_texts(self.backbone, part)
+                else:
+                    states = self.hidden_states(self.text.collate(part).to(self.device))
+                found.append(read(*states))
         order = torch.tensor([i for batch in batches for i in batch]).argsort()
         back = sent(order, self.device)
         first, second = (torch.cat(parts)[back] for parts in zip(*found, strict=True))

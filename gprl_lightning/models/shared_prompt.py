@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from gprl_lightning.core.host_tokens import HostTokens, places_of
 from gprl_lightning.core.transfers import sent, sent_together
-from gprl_lightning.models.causal_lm import flush_left
+from gprl_lightning.models.causal_lm import flush_left, tried_on
 from gprl_lightning.models.decoder import (
     Heads,
     checkpointed,
@@ -226,7 +226,7 @@ def shares_prompts(model: PreTrainedModel) -> bool:
     asked: str = model.config._attn_implementation or SDPA
     if not reason and asked != SDPA:
         reason = f"policy.attention={asked} asked for, and its own is {SDPA}"
-    if not reason and not _agrees(model):
+    if not reason and not _agrees(tried_on(model)):
         reason = "layers that compute something else than their family's"
     if reason:
         log.warning(

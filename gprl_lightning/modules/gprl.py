@@ -30,7 +30,7 @@ from gprl_lightning.core.preference import scores_against
 from gprl_lightning.data.prompts import PromptLoader
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.frozen import FrozenModel
-from gprl_lightning.models.policy import Policy
+from gprl_lightning.models.policy import Policy, whole_policy
 from gprl_lightning.models.preference_source import PreferenceSource, as_module, source_in
 from gprl_lightning.modules.anchors import Anchors, of_this_process
 from gprl_lightning.modules.chi_squared import chi2_weight
@@ -54,6 +54,7 @@ from gprl_lightning.runtime.processes import (
     rank,
     sum_over_processes,
 )
+from gprl_lightning.runtime.sharding import agreed
 from gprl_lightning.tracking import metrics
 
 NOTHING_TO_CORRECT = ImportanceCorrection()
@@ -157,18 +158,20 @@ class GPRLModule(PolicyObjective):
 
     def _sample(self, prompts: PromptBatch) -> tuple[Rollout, LogprobCheck]:
         """G responses to each prompt, with the log-probabilities that the update starts from."""
-        rollout = next_rollout(self.sampler, self.policy, prompts, self.sampling, self.seed)
-        parts = self._first_parts(rollout)
-        once = self.steps_per_iteration == 1
-        return confirm_old_logprobs(self.policy, rollout, parts, self.sampler_differs, once)
+        with whole_policy(self.policy):
+            rollout = next_rollout(self.sampler, self.policy, prompts, self.sampling, self.seed)
+            parts = self._first_parts(rollout)
+            once = self.steps_per_iteration == 1
+            return confirm_old_logprobs(self.policy, rollout, parts, self.sampler_differs, once)
 
     @torch.no_grad()
     def _score(self, rollout: Rollout) -> ScoredRollout:
         stored = None
-        if self.anchors:
-            stored = self.anchors.of(rollout.prompts, self.sampling, self.reference.module)
+        with whole_policy(self.reference):
+            if self.anchors:
+                stored = self.anchors.of(rollout.prompts, self.sampling, self.reference.module)
+            ref_logprobs = logprobs_of(self.reference, rollout, self._first_parts(rollout))
         embeddings, anchors = embed_groups(self.preference_source, rollout, stored)
-        ref_logprobs = logprobs_of(self.reference, rollout, self._first_parts(rollout))
         tau = self.preference_source.tau
         groups = groups_of(rollout, embeddings, ref_logprobs, self.control, tau)
         state = {name: value.to(self.device) for name, value in self.advantage_state.items()}
@@ -246,11 +249,13 @@ class GPRLModule(PolicyObjective):
         )
         sizes = minibatch_sizes(scored.rollout.lengths[rows])
         shared = self.policy.shares_prompts
-        for micro in micro_batches(rows, scored.rollout, self.algorithm, shared):
+        parts = micro_batches(rows, scored.rollout, self.algorithm, shared)
+        for micro, counts in agreed(self.policy, parts):
             batch = scored.rows(micro)
             terms = loss(self.policy, batch, sizes)
-            self.manual_backward(terms.loss)
-            statistics.add(batch, terms)
+            self.manual_backward(terms.loss * counts)
+            if counts:
+                statistics.add(batch, terms)
         return self.clipped_gradients()
 
     # Lightning's hooks ----------------------------------------------------------------------------

@@ -9,14 +9,20 @@ import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from gprl_lightning.config import SchedulerConfig
 from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.decoder import layer_step
+from gprl_lightning.models.deferred import read_shards
 from gprl_lightning.models.policy import Policy
+from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.runtime.processes import sum_gradients
+from gprl_lightning.runtime.sharding import full, is_sharded, shard
 
 OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 
@@ -73,8 +79,9 @@ class PolicyObjective(L.LightningModule):
     def clipped_gradients(self) -> Tensor:
         """Sum the gradients over processes and clip them. Return their norm before clipping."""
         parameters = self.trained_parameters
-        sum_gradients(parameters)
-        return torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        # A spread parameter's gradient has been summed, and spread, in the backward pass.
+        sum_gradients(p for p in parameters if not isinstance(p, DTensor))
+        return full(torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm))
 
     def optimizer_and_schedule(self) -> tuple[LightningOptimizer, LRScheduler]:
         """Return the one optimiser and the one schedule, which are stepped by hand."""
@@ -87,6 +94,21 @@ class PolicyObjective(L.LightningModule):
         # A plain number would be put on the device, from where the logger reads it again.
         plain = isinstance(value, (int, float))
         super().log(name, torch.tensor(float(value)) if plain else value, *args, **kwargs)
+
+    def configure_model(self) -> None:
+        """Spread the policy and what stands beside it over the processes (``trainer=fsdp2``)."""
+        mesh = self.device_mesh
+        if mesh is None or is_sharded(self.policy):
+            return
+        networks = [m for part in self.frozen.values() for m in part.modules()]
+        roots = [m for m in networks if isinstance(m, (Policy, PreferenceModel))]
+        mixed = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+        for root in (self.policy, *roots):
+            # A judge computes in a dtype of its own, and its heads in float32.
+            precision = mixed if isinstance(root, Policy) else None
+            shard(root, mesh["data_parallel"], layer_step, precision)
+            if isinstance(root, Policy) and root.weights_from is not None:
+                read_shards(root, self.trainer.strategy.root_device)
 
     def on_fit_start(self) -> None:
         epochs = self.trainer.max_epochs
@@ -101,9 +123,9 @@ class PolicyObjective(L.LightningModule):
         # Gradients are summed once per optimiser step, after all micro-batches: DDP's own reducer,
         # which expects one backward pass per forward pass, stays out of it. Lightning puts it back
         # after each training step.
-        if self.trainer.world_size > 1:
-            ddp: Any = self.trainer.strategy.model
-            ddp.require_backward_grad_sync = False
+        model = self.trainer.strategy.model
+        if isinstance(model, DistributedDataParallel):
+            model.require_backward_grad_sync = False
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.trained_parameters)

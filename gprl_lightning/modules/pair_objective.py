@@ -39,6 +39,7 @@ from gprl_lightning.modules.pair_source import drawn_pairs, pair_loader, referen
 from gprl_lightning.modules.pair_statistics import PairStatistics, pair_metrics
 from gprl_lightning.modules.parts import Parts
 from gprl_lightning.runtime.processes import sum_over_processes
+from gprl_lightning.runtime.sharding import agreed
 
 
 class PairObjective(PolicyObjective):
@@ -119,11 +120,13 @@ class PairObjective(PolicyObjective):
         Returns their norm before.
         """
         count = int(sum_over_processes(torch.tensor(len(index), device=ref.device)))
-        for part in pair_parts(pairs, index, self.algorithm):
+        parts = pair_parts(pairs, index, self.algorithm)
+        for part, counts in agreed(self.policy, parts):
             given, entropy = pair_logprobs(self.policy, pairs, part, ref)
             terms = self.loss(given)
-            self.manual_backward(terms.loss.sum() / count)
-            statistics.add(given, terms, entropy)
+            self.manual_backward(counts * terms.loss.sum() / count)
+            if counts:
+                statistics.add(given, terms, entropy)
         return self.clipped_gradients()
 
     # Lightning's hooks, and what callbacks ask for ------------------------------------------------

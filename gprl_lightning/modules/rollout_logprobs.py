@@ -17,7 +17,7 @@ from gprl_lightning.core.iteration import LogprobCheck
 from gprl_lightning.core.losses import zero_outside
 from gprl_lightning.core.precision import logprob_bounds
 from gprl_lightning.core.transfers import sent
-from gprl_lightning.models.policy import Policy
+from gprl_lightning.models.policy import Policy, whole_policy
 from gprl_lightning.modules.partition import micro_batches
 from gprl_lightning.runtime.processes import max_over_processes
 
@@ -50,17 +50,18 @@ def logprobs_of(
     other rows."""
     out = torch.zeros_like(rollout.old_logprobs)
     prompts = rollout.prompts
-    for part in parts:
-        rows = sent(part, out.device)
-        group = rows // rollout.group_size
-        logprobs, _ = network(
-            prompts.input_ids[group],
-            prompts.mask[group],
-            rollout.response_ids[rows],
-            rollout.response_mask[rows],
-            known=rollout.host_tokens(part),
-        )
-        out[rows] = logprobs.to(out)
+    with whole_policy(network):
+        for part in parts:
+            rows = sent(part, out.device)
+            group = rows // rollout.group_size
+            logprobs, _ = network(
+                prompts.input_ids[group],
+                prompts.mask[group],
+                rollout.response_ids[rows],
+                rollout.response_mask[rows],
+                known=rollout.host_tokens(part),
+            )
+            out[rows] = logprobs.to(out)
     return out
 
 

@@ -15,6 +15,7 @@ from gprl_lightning.rollout.randomness import draw, stream_keys
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.rollout.sampling import sample_tokens
 from gprl_lightning.rollout.shared_decoding import SharedDecoding
+from gprl_lightning.runtime.sharding import is_sharded
 
 # On an accelerator, looking whether rows have finished waits for it; on a CPU it is free.
 STEPS_BETWEEN_CHECKS = {"cpu": 1}
@@ -58,7 +59,7 @@ class NativeSampler:
         fixed = uids.is_cuda if self.fixed_shapes is None else self.fixed_shapes
         with policy.sampling() as model:
             given = model, prompts.host.input_ids, prompts.host.mask
-            if fixed and policy.shares_prompts:
+            if fixed and policy.shares_prompts and not is_sharded(policy):
                 decoded = self.decoder.sample(*given, keys, sampling, tuple(policy.eos_ids))
             else:
                 kind = SharedDecoding if policy.shares_prompts else PlainDecoding

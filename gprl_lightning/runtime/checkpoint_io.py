@@ -19,11 +19,16 @@ import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from torch import Tensor
 
-from gprl_lightning.errors import CheckpointCorrupt, InvariantError, NotFinite, NotPlain
+from gprl_lightning.errors import (
+    CheckpointCorrupt,
+    InvariantError,
+    NotFinite,
+    NotPlain,
+    ResumeRefused,
+)
+from gprl_lightning.runtime.checkpoint_files import RECORD, read_header
 
 KEY = "run"  # of the header, in the checkpoint that Lightning and callbacks see
-RECORD = "run.json"  # of the header, in the archive
-LARGEST_HEADER = 1 << 26  # bytes
 PLAIN = (type(None), bool, int, float, str, bytes, Tensor)
 # What Lightning restores from; a file without one of them was not written by a run.
 PARTS = {"state_dict": dict, "loops": dict, "optimizer_states": list, "lr_schedulers": list}
@@ -70,6 +75,11 @@ class PlainCheckpointIO(CheckpointIO):
             CheckpointCorrupt: it holds something besides plain values, or lacks a part, or a weight
                 or a moment in it is not finite.
         """
+        if Path(path).is_dir():
+            raise ResumeRefused(
+                f"ckpt_path: expected a file; found {path}, the checkpoint of a run that was "
+                "sharded over processes. Go on with trainer=fsdp2."
+            )
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
@@ -118,19 +128,6 @@ class RaisingCheckpointIO(PlainCheckpointIO):
             partial.unlink(missing_ok=True)
             raise self.failure
         partial.replace(target)
-
-
-def read_header(file: Path) -> dict[str, Any]:
-    """Return what a checkpoint says of itself; {} if it says nothing. Unpickles nothing."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = [n for n in archive.namelist() if n.partition("/")[2] == RECORD]
-            if len(names) != 1 or archive.getinfo(names[0]).file_size > LARGEST_HEADER:
-                return {}
-            header = json.loads(archive.read(names[0]))
-    except (OSError, zipfile.BadZipFile, ValueError, RecursionError, NotImplementedError):
-        return {}
-    return header if isinstance(header, dict) else {}
 
 
 def require_plain(checkpoint: Any) -> None:

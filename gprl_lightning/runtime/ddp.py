@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from omegaconf import DictConfig
 from torch import distributed as dist
@@ -81,28 +81,32 @@ def log_name(local_rank: int) -> str:
     return f"train_ddp_process_{local_rank}.log"
 
 
-class WatchedDDP(DDPStrategy):
-    """DDP that ends by itself, and says why, when another process has died or is not heard of.
+class Watched(ParallelStrategy):
+    """A strategy that ends by itself, and says why, when another process has died or is not heard
+    of; to be mixed into one of Lightning's.
 
     Args:
         folder: the run's folder.
         peer_timeout: seconds that a process may be waited for.
+        options: of Lightning's strategy.
     """
 
     def __init__(self, folder: Path, peer_timeout: float, **options: Any):
         # Collectives give up later than the watch, which knows whom they wait for.
-        super().__init__(timeout=timedelta(seconds=1.5 * peer_timeout + 10), **options)
+        options["timeout"] = timedelta(seconds=1.5 * peer_timeout + 10)
+        super().__init__(**options)
         self.folder, self.peer_timeout = folder, peer_timeout
         self.watch: Watch | None = None
 
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
-        launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+        nodes = getattr(self, "num_nodes", 1)
+        launcher = Launcher(self.cluster_environment, len(self.parallel_devices or ()), nodes)
         launcher.folder = self.folder
         self._launcher = launcher
 
-    def setup_distributed(self) -> None:
-        super().setup_distributed()
+    def begin_watch(self) -> None:
+        """Watch over the other processes, once all have met."""
         store = store_of_the_run(self.peer_timeout)
         self.watch = Watch(store, self.global_rank, self.world_size, self.peer_timeout, self.end)
         MEETINGS.set_out("the start")
@@ -135,20 +139,33 @@ class WatchedDDP(DDPStrategy):
         super().teardown()
 
 
+class WatchedDDP(Watched, DDPStrategy):
+    """Lightning's DDP, watched."""
+
+    def setup_distributed(self) -> None:
+        super().setup_distributed()
+        self.begin_watch()
+
+
 def strategy_of(trainer: DictConfig, folder: Path, peer_timeout: float) -> Any:
-    """Return the trainer's strategy: `WatchedDDP` where it would be DDP."""
+    """Return the trainer's strategy: `WatchedDDP` where it would be DDP, and ours for fsdp2."""
     name = trainer.get("strategy") or "auto"
     if not isinstance(name, str):
         return instantiate(name)
-    if name in DDP or (name == "auto" and _several(trainer)):
+    if name == "fsdp2":
+        from gprl_lightning.runtime.fsdp2 import WatchedFSDP2
+
+        return WatchedFSDP2(folder, peer_timeout)
+    if name in DDP or (name == "auto" and processes_of(trainer) > 1):
         return WatchedDDP(folder, peer_timeout, **DDP.get(name, {}))
     return name
 
 
-def _several(trainer: DictConfig) -> bool:
+def processes_of(trainer: Mapping[str, Any]) -> int:
+    """Return how many processes a trainer of this configuration has here."""
     devices, accelerator = trainer.get("devices", "auto"), trainer.get("accelerator", "auto")
     if devices in ("auto", -1, "-1"):
         devices = torch.cuda.device_count() if accelerator != "cpu" else 1
     listed = devices.split(",") if isinstance(devices, str) and "," in devices else devices
     count = int(listed) if isinstance(listed, int | str) else len(listed)
-    return count > 1 or trainer.get("num_nodes", 1) > 1
+    return count * trainer.get("num_nodes", 1)

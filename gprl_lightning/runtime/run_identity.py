@@ -15,8 +15,7 @@ from typing import Any
 
 from gprl_lightning.config.run import RESUME_CONTENTS
 from gprl_lightning.errors import ResumeRefused
-from gprl_lightning.runtime.checkpoint_files import iteration_of
-from gprl_lightning.runtime.checkpoint_io import read_header
+from gprl_lightning.runtime.checkpoint_files import iteration_of, read_header
 
 # Of what a checkpoint holds, in whichever part of the program: raise it with every change.
 FORMAT = 7

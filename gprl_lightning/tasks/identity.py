@@ -9,6 +9,7 @@ from typing import Any
 
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.core.checksum import checksum
+from gprl_lightning.models.deferred import weights_of
 from gprl_lightning.models.tokenizer_files import tokenizer_fingerprint
 from gprl_lightning.modules.parts import Parts
 from gprl_lightning.runtime.run_identity import RunIdentity, flattened
@@ -36,7 +37,7 @@ def run_identity(config: dict[str, Any], parts: Parts, processes: int) -> RunIde
         config=flattened(config),
         data=_digest(data),
         tokenizer=_digest((tokenizer_fingerprint(policy.tokenizer), policy.eos_ids, written)),
-        policy=checksum(policy.named_parameters()),
+        policy=checksum(weights_of(policy)),
         preference_model=_digest(source),
         processes=processes,
     )

@@ -9,10 +9,12 @@ import torch
 
 from gprl_lightning.config import Config
 from gprl_lightning.config.judging import judge_specs
+from gprl_lightning.config.trainer_checks import FSDP2
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.builtin import BUILTIN, policy_folder
 from gprl_lightning.models.lora import with_lora
 from gprl_lightning.models.memory_plan import GB, MemoryPlan, Network, Work, memory_plan
+from gprl_lightning.runtime.ddp import processes_of
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 NATIVE = "gprl_lightning.rollout.native.NativeSampler"
@@ -126,6 +128,7 @@ def _work(config: Config) -> Work:
         rows = max(1, min(rows, config.algorithm.micro_batch_tokens // (prompt + new)))
     trainer = config.trainer
     sampler = config.rollout.sampler
+    sharded = trainer.get("strategy") == FSDP2
     return Work(
         prompts=config.data.prompts_per_step * config.algorithm.oversample,
         group_size=config.rollout.group_size,
@@ -141,6 +144,7 @@ def _work(config: Config) -> Work:
         on_cpu=trainer.get("accelerator") == "cpu",
         packed=_packs(config),
         optimizer=_optimizer(config),
+        shards=max(1, processes_of(trainer)) if sharded else 1,
     )
 
 
@@ -156,7 +160,8 @@ def _packs(config: Config) -> bool:
     sampler = config.rollout.sampler
     told = sampler.get("fixed_shapes")
     on_gpu = config.trainer.get("accelerator") in ("gpu", "cuda")
-    return sampler.get("_target_", NATIVE) == NATIVE and (on_gpu if told is None else bool(told))
+    packs = (on_gpu if told is None else bool(told)) and config.trainer.get("strategy") != FSDP2
+    return sampler.get("_target_", NATIVE) == NATIVE and packs
 
 
 def device_bytes(config: Config) -> float:

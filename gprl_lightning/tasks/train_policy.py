@@ -18,6 +18,7 @@ from gprl_lightning.callbacks.reward_texts import RewardTexts
 from gprl_lightning.config import Config
 from gprl_lightning.config.cautions import setup_cautions
 from gprl_lightning.config.judging import quoted_judge
+from gprl_lightning.config.trainer_checks import FSDP2
 from gprl_lightning.errors import EndedEarly
 from gprl_lightning.evaluation.witness import not_independent
 from gprl_lightning.models.builtin import policy_folder
@@ -33,6 +34,7 @@ from gprl_lightning.runtime.run_identity import (
     require_same_config,
     require_same_contents,
 )
+from gprl_lightning.runtime.sharding import is_sharded
 from gprl_lightning.tasks.build import (
     axes_of,
     build_parts,
@@ -67,7 +69,12 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     judges = build_judges(config)  # first: what is wrong with them costs no loading of the policy
     prompts, held_out = build_prompts(config)
     folder_of_policy = policy_folder(config.policy.path, config.paths.cache)
-    policy = load_policy(config.policy, folder_of_policy, config.rollout.temperature)
+    policy = load_policy(
+        config.policy,
+        folder_of_policy,
+        config.rollout.temperature,
+        deferred=config.trainer.get("strategy") == FSDP2,
+    )
     require_decodable(policy)
     require_room(
         [*prompts, *held_out], policy, config.data.max_prompt_tokens, config.rollout.max_new_tokens
@@ -163,12 +170,14 @@ def finish(
     cautions: list[str],
 ) -> float | None:
     """Save the policy, the summary and the report; print the closing table."""
+    if trainer.is_global_zero:
+        begin(cfg, folder)  # where nothing was left to train, it has not been called yet
+    if trainer.is_global_zero or is_sharded(policy):
+        save_policy(policy, folder / "policy", merged=True)
+        if has_adapters(policy):
+            save_policy(policy, folder / "adapter")
     if not trainer.is_global_zero:
         return None
-    begin(cfg, folder)  # where nothing was left to train, it has not been called yet
-    save_policy(policy, folder / "policy", merged=True)
-    if has_adapters(policy):
-        save_policy(policy, folder / "adapter")
     columns = read_metrics(folder / "metrics.csv")
     final = {name: values[-1] for name, (_, values) in columns.items()}
     write_report(folder)

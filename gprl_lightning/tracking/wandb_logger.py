@@ -164,7 +164,8 @@ class GPRLWandbLogger(WandbLogger):
         import wandb
 
         artifact = wandb.Artifact(f"checkpoint-{self.experiment.id}", "model")
-        artifact.add_file(str(file))
+        add = artifact.add_dir if file.is_dir() else artifact.add_file
+        add(str(file))
         self.experiment.log_artifact(artifact, aliases=["latest", file.stem])
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:

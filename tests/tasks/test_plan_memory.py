@@ -77,6 +77,26 @@ def test_what_an_optimiser_holds_of_bfloat16_weights(llama, optimizer, name, siz
     assert plan.resident["weights"] == plan.resident["gradients"]
 
 
+def test_shards_are_divided_and_one_network_at_a_time_is_whole(llama):
+    """An eighth of the 128.5 GB of weights, gradients and moments, of the reference and the GPM.
+
+    The whole policy in bfloat16 (16.1 GB) stands beside keys and values; in the update two ends of
+    1.051e9 parameters and a layer of 2.181e8 are gathered, with their gradients.
+    """
+    eight = ["lora=none", "policy.dtype=float32", "trainer=fsdp2", "trainer.devices=8"]
+    plan = planned(validate(composed(*llama, *eight)))
+    held = {name: round(size / GB, 1) for name, size in plan.resident.items()}
+    assert held == {
+        "weights": 4.0, "gradients": 4.0, "optimiser (two moments)": 8.0, "reference": 4.0,
+        "preference model": 1.9, "libraries": 0.6,
+    }  # fmt: skip
+    assert plan.phases["sampling"]["whole policy"] / GB == pytest.approx(16.06, rel=0.01)
+    assert plan.phases["scoring"]["whole preference model"] / GB == pytest.approx(15.0, rel=0.01)
+    gathered = 2 * 2 * (1.051e9 + 2.181e8)
+    assert plan.phases["update"]["gathered layers"] == pytest.approx(gathered, rel=0.01)
+    assert plan.peak < 80 * GB
+
+
 def test_adapters_need_neither_gradients_nor_a_reference(llama):
     pytest.importorskip("peft")
     plan = planned(validate(composed(*llama, "lora=adapters")))

@@ -1,0 +1,123 @@
+"""A tiny run on one process, or sharded over several, as a program: Lightning starts the others.
+
+Arguments: folder, processes, and words: ``lora``, ``functions`` (as rewards), ``checkpointing``,
+``double``, ``mixed`` (bfloat16), ``plain`` (an architecture without a fast path), ``large`` (30M
+parameters), ``memory`` (is measured, and nothing saved), or a checkpoint to go on from.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback
+
+from gprl_lightning.callbacks.drift_monitor import DriftMonitor
+from gprl_lightning.config import LoraConfig
+from gprl_lightning.evaluation.judge import SourceJudge
+from gprl_lightning.models.frozen import FrozenModel
+from gprl_lightning.models.function_rewards import FunctionRewards
+from gprl_lightning.models.initialization import from_backbone
+from gprl_lightning.models.lora import with_lora
+from gprl_lightning.models.policy import Policy, save_policy
+from gprl_lightning.models.preference_source import as_module
+from gprl_lightning.modules import gprl
+from gprl_lightning.modules.partition import micro_batches
+from gprl_lightning.runtime.fsdp2 import WatchedFSDP2
+from gprl_lightning.runtime.sharding import full
+from tests.tiny import exact, tiny_model, tiny_tokenizer
+from tests.worlds import held_out, tiny_loader, tiny_module, tiny_trainer
+
+ITERATIONS, PROMPTS = 4, 4
+LARGE: dict[str, Any] = {"layers": 8, "hidden": 640, "spread": 1.0}
+
+
+def vowels(completions: list[str], **_: Any) -> list[float]:
+    return [float(sum(c in "aeiou" for c in text)) for text in completions]
+
+
+def digits(completions: list[str], **_: Any) -> list[float]:
+    return [float(sum(c.isdigit() for c in text)) for text in completions]
+
+
+def policy_of(words: set[str]) -> Policy:
+    shape = LARGE if "large" in words else {"layers": 3}
+    model: Any = tiny_model("gpt2" if "plain" in words else "llama", **shape)
+    if "checkpointing" in words:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if "lora" in words:
+        torch.manual_seed(0)
+        model.enable_input_require_grads()
+        model = with_lora(model, LoraConfig(r=2, alpha=4))
+    if "double" in words:
+        model = exact(model)
+    return Policy(model, tiny_tokenizer())
+
+
+class Memory(Callback):
+    """What this process holds beyond its libraries, in MiB: as training starts, and at most."""
+
+    def __init__(self) -> None:
+        self.libraries = status("VmRSS")
+        self.found: dict[str, int] = {}
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.found["at start"] = round(status("VmRSS") - self.libraries)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.found["at most"] = round(status("VmHWM") - self.libraries)
+
+
+def status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1]) / 1024
+
+
+def main(folder: Path, world: int, words: set[str]) -> None:
+    memory = Memory()
+    checkpoint = next((word for word in words if word.endswith(".ckpt")), None)
+    axes = 2 if "functions" in words else 3
+    options: dict[str, Any] = {"inner_epochs": 2, "micro_batch_tokens": 130}
+    module: Any = tiny_module(ITERATIONS, policy=policy_of(words), num_axes=axes, **options)
+    if "large" in words:
+        judge = from_backbone(tiny_model("llama", **LARGE).model, tiny_tokenizer(), num_axes=axes)
+        module.preference_model = FrozenModel(judge)
+    if "functions" in words:
+        module.preference_model = FrozenModel(as_module(FunctionRewards([vowels, digits])))
+    sharded: dict[str, Any] = {}
+    if world > 1:
+        sharded = {"strategy": WatchedFSDP2(folder, 60), "devices": world}
+    watching: list[Any] = [held_out(module, SourceJudge(module.preference_source))]
+    watching = [memory] if "memory" in words else watching
+    every = ITERATIONS + 1 if "memory" in words else 1
+    sharded |= {"precision": "bf16-mixed"} if "mixed" in words else {}
+    trainer = tiny_trainer(folder, every, num_axes=axes, callbacks=watching, **sharded)
+    share = {"rank": trainer.global_rank, "world_size": world}
+    loader = tiny_loader(module, ITERATIONS, PROMPTS // world, **share)
+    parts: list[int] = []  # how many micro-batches each update of this process has
+
+    def counted(*arguments: Any) -> Any:
+        found = micro_batches(*arguments)
+        parts.append(len(found))
+        return found
+
+    gprl.micro_batches = counted
+    trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    monitor = next(c for c in vars(trainer)["callbacks"] if isinstance(c, DriftMonitor))
+    named = () if "memory" in words else module.policy.named_parameters()
+    result = {
+        "weights": {n: full(p.detach()).clone() for n, p in named},
+        "metrics": {k: float(v) for k, v in trainer.logged_metrics.items()},
+        "state": monitor.state.state_dict(),
+        "memory": memory.found,
+        "parts": parts,
+        "multipliers": module.control.axis_multipliers,
+    }
+    torch.save(result, folder / f"rank{trainer.global_rank}.pt")
+    if "memory" not in words and (trainer.is_global_zero or world > 1):
+        save_policy(module.policy, folder / "policy", merged=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), set(sys.argv[3:]))
