@@ -34,13 +34,13 @@ from gprl_lightning.models.causal_lm import (
 from gprl_lightning.models.chat_template import ChatTemplate
 from gprl_lightning.models.deferred import deferred_network
 from gprl_lightning.models.frozen import FrozenModel
+from gprl_lightning.models.gathered import gathered_model
 from gprl_lightning.models.lora import leave_frozen_weights_out, with_lora
 from gprl_lightning.models.network_files import load_network
 from gprl_lightning.models.policy_tokens import end_tokens, left_pad
 from gprl_lightning.models.shared_prompt import shared_prompt_states, shares_prompts
 from gprl_lightning.models.tokenizer_files import load_tokenizer
-from gprl_lightning.runtime.processes import rank
-from gprl_lightning.runtime.sharding import is_sharded, whole, whole_state
+from gprl_lightning.runtime.sharding import is_sharded, whole
 
 
 class Policy(nn.Module):
@@ -295,7 +295,7 @@ def save_policy(policy: Policy, folder: str | Path, merged: bool = False) -> Non
     """
     model: Any = policy.model
     if is_sharded(policy):
-        model = gathered_model(policy)
+        model = gathered_model(policy.model, policy.causal_lm)
         if model is None:
             return
     elif merged and has_adapters(policy):
@@ -304,24 +304,3 @@ def save_policy(policy: Policy, folder: str | Path, merged: bool = False) -> Non
         model = model.merge_and_unload()
     model.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
-
-
-def gathered_model(policy: Policy) -> nn.Module | None:
-    """Return a sharded policy's network in one piece, on the CPU of the first process; None on the
-    others, which must call this, too."""
-    state = whole_state(policy.model)
-    if rank() != 0:
-        return None
-    causal_lm: Any = policy.causal_lm
-    with torch.device("meta"):
-        model = type(causal_lm)(causal_lm.config)
-        if has_adapters(policy):
-            peft_model: Any = policy.model
-            adapters = copy.deepcopy(peft_model.peft_config["default"])
-            network: Any = type(peft_model)(model, adapters)
-        else:
-            network = model
-    network.load_state_dict(state, assign=True)
-    model.generation_config = causal_lm.generation_config
-    model.tie_weights()
-    return network
