@@ -79,7 +79,9 @@ def main(folder: Path, world: int, words: set[str]) -> None:
     checkpoint = next((word for word in words if word.endswith(".ckpt")), None)
     axes = 2 if "functions" in words else 3
     options: dict[str, Any] = {"inner_epochs": 2, "micro_batch_tokens": 130}
-    module: Any = tiny_module(ITERATIONS, policy=policy_of(words), num_axes=axes, **options)
+    options = options if "memory" not in words else {}
+    iterations = ITERATIONS if "memory" not in words else 2
+    module: Any = tiny_module(iterations, policy=policy_of(words), num_axes=axes, **options)
     if "large" in words:
         judge = from_backbone(tiny_model("llama", **LARGE).model, tiny_tokenizer(), num_axes=axes)
         module.preference_model = FrozenModel(judge)
@@ -94,7 +96,7 @@ def main(folder: Path, world: int, words: set[str]) -> None:
     sharded |= {"precision": "bf16-mixed"} if "mixed" in words else {}
     trainer = tiny_trainer(folder, every, num_axes=axes, callbacks=watching, **sharded)
     share = {"rank": trainer.global_rank, "world_size": world}
-    loader = tiny_loader(module, ITERATIONS, PROMPTS // world, **share)
+    loader = tiny_loader(module, iterations, PROMPTS // world, **share)
     parts: list[int] = []  # how many micro-batches each update of this process has
 
     def counted(*arguments: Any) -> Any:
