@@ -1,8 +1,9 @@
 """A tiny run on one process, or sharded over several, as a program: Lightning starts the others.
 
 Arguments: folder, processes, and words: ``lora``, ``functions`` (as rewards), ``checkpointing``,
-``double``, ``mixed`` (bfloat16), ``plain`` (an architecture without a fast path), ``large`` (30M
-parameters), ``memory`` (is measured, and nothing saved), or a checkpoint to go on from.
+``double``, ``mixed`` (bfloat16), ``ddp`` (for comparison), ``plain`` (an architecture without a
+fast path), ``large`` (30M parameters), ``memory`` (is measured, and nothing saved), or a checkpoint
+to go on from.
 """
 
 import sys
@@ -24,7 +25,7 @@ from gprl_lightning.models.preference_source import as_module
 from gprl_lightning.modules import gprl
 from gprl_lightning.modules.partition import micro_batches
 from gprl_lightning.runtime.fsdp2 import WatchedFSDP2
-from gprl_lightning.runtime.sharding import full
+from gprl_lightning.runtime.sharding import full, is_sharded
 from tests.tiny import exact, tiny_model, tiny_tokenizer
 from tests.worlds import held_out, tiny_loader, tiny_module, tiny_trainer
 
@@ -89,7 +90,8 @@ def main(folder: Path, world: int, words: set[str]) -> None:
         module.preference_model = FrozenModel(as_module(FunctionRewards([vowels, digits])))
     sharded: dict[str, Any] = {}
     if world > 1:
-        sharded = {"strategy": WatchedFSDP2(folder, 60), "devices": world}
+        strategy = "ddp" if "ddp" in words else WatchedFSDP2(folder, 60)
+        sharded = {"strategy": strategy, "devices": world}
     watching: list[Any] = [held_out(module, SourceJudge(module.preference_source))]
     watching = [memory] if "memory" in words else watching
     every = ITERATIONS + 1 if "memory" in words else 1
@@ -117,7 +119,7 @@ def main(folder: Path, world: int, words: set[str]) -> None:
         "multipliers": module.control.axis_multipliers,
     }
     torch.save(result, folder / f"rank{trainer.global_rank}.pt")
-    if "memory" not in words and (trainer.is_global_zero or world > 1):
+    if "memory" not in words and (trainer.is_global_zero or is_sharded(module.policy)):
         save_policy(module.policy, folder / "policy", merged=True)
 
 

@@ -27,7 +27,7 @@ from tests.tiny_run import clean_environment, tiny_settings, train
 
 SCRIPT = Path(__file__).with_name("run_sharded.py")
 # Adam divides by the root of a gradient's square: float32's rounding of a tiny one is seen whole.
-TOLERANCE = {"double": 1e-12, "single": 2e-5}
+TOLERANCE = {"double": 1e-12, "single": 1e-4}
 # What a process says of itself, rounding of the batch's shape, and differences of near equals.
 NOT_COMPARED = ("time/", "rollout/tokens_per_second", "rollout/logprob_mismatch", "eval/")
 
