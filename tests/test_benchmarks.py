@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
-from tests.benchmarks import bench_gpu, bench_scale, scale_estimate
+from tests.benchmarks import bench_gpu, bench_scale, real_preferences, scale_estimate
 from tests.benchmarks.setups import Shape, llama_config, stop_probability
 
 
@@ -69,3 +71,28 @@ def test_the_estimate_of_a_cluster_by_hand():
     across = scale_estimate.estimate(size, 16, "fsdp2")
     assert across.communication == pytest.approx(15 / 16 * (20 * 2e9 + 8 * 4e9) / 50e9)
     assert "does not fit" in scale_estimate.table()
+
+
+def test_heads_on_frozen_states_find_what_the_states_hold(tmp_path, capsys, monkeypatch):
+    """Half of the prompts like `yes`, the others `no`: the table has a row of each shape."""
+    wants = ("yes", "no")
+    rows = [
+        {"prompt": f"{'ab'[i % 2]} {i}", "chosen": wants[i % 2], "rejected": wants[1 - i % 2]}
+        for i in range(120)
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(real_preferences, "EPOCHS", 3)
+    monkeypatch.setattr(real_preferences, "SHAPES", [
+        real_preferences.Shape(0), real_preferences.Shape(3, True, "answer_only")
+    ])  # fmt: skip
+    command = [str(file), "--backbone", "sandbox", "--layers", "2", "--cache", str(tmp_path)]
+    real_preferences.main(command)
+    first = capsys.readouterr().out
+    assert "120 pairs, 2 layers of sandbox, 5 folds" in first
+    assert "| Bradley-Terry |" in first and "| GPM k = 3, gated, answer only |" in first
+    real_preferences.main(command)  # with the states of the first call
+    again = capsys.readouterr().out
+    assert "states of" in first and "states of" not in again
+    table = [line for line in first.splitlines() if line.startswith("|")]
+    assert table == [line for line in again.splitlines() if line.startswith("|")]

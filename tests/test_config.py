@@ -31,6 +31,7 @@ SEEDS = {
     "laboratory_remedies": range(100, 105),
     "laboratory_tuning": range(5),
     "paper_table": range(5),
+    "real_preferences": range(2),
 }
 REFERENCE = ROOT / "tests/fixtures/gpm_reference/checkpoints"
 
@@ -46,6 +47,8 @@ COMPLETED = {
     ("experiment", "train_preference_model"): (
         "data.path=sandbox preference_training.backbone=sandbox"
     ),
+    ("experiment", "train_real_preferences"): "data.path=sandbox",
+    ("grid", "real_preferences"): "data.path=README.md",
     ("policy", "folder"): "policy.path=sandbox",
     ("policy", "llama3_8b_instruct"): "policy.path=sandbox",
     ("preference_model", "classifier"): "preference_model.path=sandbox",
@@ -181,7 +184,8 @@ def test_every_job_of_every_grid_is_valid(grid):
     points = [first | {k: v} for k, values in params.items() for v in values]
     jobs = {tuple(f"{k}={v}" for k, v in point.items()) for point in points}
     assert len(jobs) >= 2
-    configs = [composed(f"grid={grid}", *job) for job in sorted(jobs)]
+    more = COMPLETED.get(("grid", grid), "").split()
+    configs = [composed(f"grid={grid}", *more, *job) for job in sorted(jobs)]
     assert len(set(map(OmegaConf.to_yaml, configs))) == len(jobs), "two arms are the same run"
     if "ablation" in params and "grpo_bt_replayed" in params["ablation"]:
         assert next(iter(hydra.sweeper.params)) == "seed", "whole seeds first"

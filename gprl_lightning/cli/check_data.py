@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from gprl_lightning.config import DataConfig
@@ -19,6 +20,7 @@ from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.tokenizer_files import load_tokenizer
 
 SHOWN = 300  # characters of a message
+KEYS = {key.name: key.default for key in fields(PairKeys)}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,8 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("file", help="JSONL, gzipped or not, parquet, or a hub data set")
     parser.add_argument("--split", default="train", help="of a hub data set; default: train")
     parser.add_argument("--prompts", action="store_true", help="prompts for a policy, not pairs")
-    for name in ("prompt", "chosen", "rejected", "label", "margin"):
-        default = name if name in ("prompt", "chosen", "rejected") else None
+    for name, default in KEYS.items():
         parser.add_argument(f"--{name}-key", default=default, help=f"as data.{name}_key")
     parser.add_argument("--model", help="a folder or hub name, to count tokens with")
     parser.add_argument("--max-tokens", type=int, default=2048, help="default: 2048")
@@ -50,14 +51,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pairs(options: argparse.Namespace) -> list[Any]:
-    names = ("chosen", "rejected", "prompt", "label", "margin")
-    keys = PairKeys(*[getattr(options, f"{name}_key") for name in names])
+    keys = PairKeys(**{name: getattr(options, f"{name}_key") for name in KEYS})
     found = survey_pairs(options.file, options.split, keys)
     print("\n".join(found.notes()))
     first = found.pairs[0]
     _show("prompt", first.prompt)
     _show(f"chosen (label {first.label:g}, margin {first.margin:g})", first.chosen[-1:])
     _show("rejected", first.rejected[-1:])
+    if first.attributes:
+        shares = ", ".join(f"{name} {value:g}" for name, value in first.attributes.items())
+        print(f"--- attributes, P(the chosen one has more): {shares}")
     return [side for pair in found.pairs for side in (pair.chosen, pair.rejected)]
 
 

@@ -112,6 +112,22 @@ def check_preference_model(config: Config) -> None:
             f"of a GPM, and preference_model.num_axes={model.num_axes} (kind={model.kind}). Name "
             "fewer, or raise preference_model.num_axes."
         )
+    if config.preference_training.canonical_axes != "none" and (
+        model.kind != "gpm" or model.num_axes == 1 or named
+    ):
+        raise ConfigError(
+            f"preference_training.canonical_axes={config.preference_training.canonical_axes}: "
+            "expected a GPM of two axes or more without labels of their own; found "
+            "preference_model.kind="
+            f"{model.kind}, preference_model.num_axes={model.num_axes}, "
+            f"preference_training.axis_attributes={named}. Set preference_training.canonical_axes="
+            "none."
+        )
+    if len(set(named)) < len(named):
+        raise ConfigError(
+            f"preference_training.axis_attributes={named}: expected different attributes; found "
+            "one twice. Name each once."
+        )
     _check_values(config)
     found = head_shape(Path(model.path).expanduser())
     if found is None:

@@ -22,6 +22,7 @@ from gprl_lightning.config.section import (
     section,
 )
 from gprl_lightning.core.options import (
+    CanonicalAxes,
     Combination,
     EigenvalueScale,
     Kind,
@@ -148,6 +149,9 @@ class PreferenceTrainingConfig:
     gate_information: Weight = 0.0  # weight at which a gate that depends on the prompt is rewarded
     axis_attributes: list[Text] = field(default_factory=list)  # axis l is told the l-th of these
     attribute_weight: Weight = 1.0  # of their loss
+    # After training, the axes are turned to those of the scores' variance (principal), or to those
+    # that hold most of the scores' squares (joint, as varimax); no score changes by it; ours
+    canonical_axes: CanonicalAxes = "none"
     evaluate_every: Annotated[float, Interval(gt=0, le=1)] = (
         0.25  # epochs between held-out evaluations; the best is kept
     )

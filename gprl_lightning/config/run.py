@@ -55,6 +55,8 @@ class DataConfig:
     rejected_key: Text = "rejected"
     label_key: Text | None = None  # of pairs: probability that the chosen one is better; None: 1
     margin_key: Text | None = None  # of pairs: by how much, in units of the score; None: 0
+    subset_key: Text | None = None  # of pairs: by which reports are split; None: subset, or source
+    rating_key: Text = "helpfulness"  # of rated responses: which of two is the better one
     system_prompt: Text | None = None
     max_prompt_tokens: Count = 512
     prompts_per_step: Count = 8  # per process

@@ -13,6 +13,7 @@ Combination = Literal["mean", "minimum", "mean_minus_std", "mean_minus_variance"
 Kind = Literal["gpm", "bradley_terry", "multi_head", "gold"]
 EigenvalueScale = Literal["simplex", "scaled"]
 L2Scope = Literal["all", "axis"]
+CanonicalAxes = Literal["none", "principal", "joint"]
 Values = Literal["conversation", "answer_only"]
 Mode = Literal["full", "reweight_only", "kl_only", "monitor_only"]
 Share = Literal["raw", "weighted"]

@@ -9,6 +9,7 @@
 | continuations | ``{"chosen": text, "rejected": text}``: the prompt is what they share (TRL) |
 | best of n | ``{"prompt": text, "chosen": [texts], "rejected": [texts]}`` (RewardBench 2) |
 | strengths | ``{"prompt", "response_1", "response_2", "preference_strength"}`` (HelpSteer2) |
+| ratings | ``{"prompt", "response", "helpfulness": 3, …}``, rows of a prompt in turn (HelpSteer2) |
 
 The format is told by the row. What the row says of certainty is read only where it is named.
 """
@@ -18,9 +19,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
+from gprl_lightning.data.ratings import RATED, ratings_of
 from gprl_lightning.data.rows import shown
 from gprl_lightning.errors import ConfigError
 
@@ -42,6 +44,8 @@ class PairKeys:
         prompt: what comes before them, where they do not hold it.
         label: probability that the chosen one is better.
         margin: by how much, in units of the score.
+        subset: what the pair belongs to, for reports; None: ``subset``, else ``source``.
+        rating: of rated responses, the rating that says which is the better one.
     """
 
     chosen: str = "chosen"
@@ -49,6 +53,8 @@ class PairKeys:
     prompt: str = "prompt"
     label: str | None = None
     margin: str | None = None
+    subset: str | None = None
+    rating: str = "helpfulness"
 
 
 def canonical_rows(row: Any, where: str, keys: PairKeys) -> tuple[str, list[Row]]:
@@ -63,7 +69,7 @@ def canonical_rows(row: Any, where: str, keys: PairKeys) -> tuple[str, list[Row]
     if not isinstance(row, dict):
         raise ConfigError(f"{where}: expected an object with columns, found {type(row).__name__}.")
     rest = {k: row[k] for k in ("group", "subset", "source", "attributes") if k in row}
-    for name, key in (("label", keys.label), ("margin", keys.margin)):
+    for name, key in (("label", keys.label), ("margin", keys.margin), ("subset", keys.subset)):
         if key is not None:
             if key not in row:
                 raise ConfigError(
@@ -76,6 +82,8 @@ def canonical_rows(row: Any, where: str, keys: PairKeys) -> tuple[str, list[Row]
         return kind, [{"chosen": a, "rejected": b, **rest} for a, b in sides]
     if set(STRENGTHS) <= set(row):
         return "strengths", [{**_by_strength(row, where), **rest}]
+    if RATED in row:
+        return "ratings", [{**pair, **rest} for pair in _by_ratings(row, where, keys)]
     raise ConfigError(
         f"{where}: expected the keys {keys.chosen!r} and {keys.rejected!r}, found "
         f"{shown(sorted(row))}. If these are pairs, let data.chosen_key and data.rejected_key name "
@@ -182,6 +190,32 @@ def _continuations(chosen: str, rejected: str, where: str, keys: PairKeys) -> tu
         )
     before = messages_of(prompt)
     return _said(before, chosen[cut:]), _said(before, rejected[cut:])
+
+
+def _by_ratings(row: Row, where: str, keys: PairKeys) -> list[Row]:
+    """Every two responses to a prompt: which is better by ``keys.rating``, who has more of what."""
+    before, pairs = messages_of(row["prompt"]), []
+    for first, second in combinations(row[RATED], 2):
+        ratings = [ratings_of(side) for side in (first, second)]
+        if not all(keys.rating in side for side in ratings):
+            raise ConfigError(
+                f"{where}: expected a number in the column {keys.rating!r} of rated responses; "
+                f"found numbers in {shown(sorted(ratings[0]))}. Set data.rating_key to one of "
+                "these."
+            )
+        if ratings[1][keys.rating] > ratings[0][keys.rating]:
+            first, second, ratings = second, first, ratings[::-1]
+        high, low = ratings
+        more = {n: (1 + (high[n] > low[n]) - (high[n] < low[n])) / 2 for n in high if n in low}
+        pairs.append(
+            {
+                "chosen": _said(before, first["response"]),
+                "rejected": _said(before, second["response"]),
+                "label": more[keys.rating],
+                "attributes": more,
+            }
+        )
+    return pairs
 
 
 def _by_strength(row: Row, where: str) -> Row:

@@ -21,6 +21,7 @@ from typing import Any
 from gprl_lightning.core.batch import Messages
 from gprl_lightning.data.messages import checked_messages, has_blank_turn
 from gprl_lightning.data.pair_formats import PairKeys, canonical_rows
+from gprl_lightning.data.ratings import with_ratings_joined
 from gprl_lightning.data.rows import require_some, rows_of, shown
 from gprl_lightning.errors import ConfigError
 
@@ -120,7 +121,7 @@ def survey_pairs(
     forms, columns = Counter[str](), set[str]()
     pairs: list[PreferencePair] = []
     alike = blank = 0
-    for where, row in rows_of(str(path), split, setting):
+    for where, row in with_ratings_joined(rows_of(str(path), split, setting)):
         form, canonical = canonical_rows(row, where, keys)
         forms[form] += 1
         columns |= set(row)

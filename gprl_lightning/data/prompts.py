@@ -16,6 +16,7 @@ import torch
 from gprl_lightning.config import DataConfig
 from gprl_lightning.core.batch import Messages, Prompt, PromptBatch
 from gprl_lightning.data.messages import ROLES, checked_messages, has_blank_turn
+from gprl_lightning.data.pair_formats import PairKeys, canonical_rows
 from gprl_lightning.data.rows import PlacedRow, require_some, rows_of, shown
 from gprl_lightning.errors import ConfigError
 
@@ -87,12 +88,21 @@ def prompts_of_rows(
     head: Messages = () if system is None else ({"role": "system", "content": system},)
     prompts = []
     for number, (where, row) in enumerate(rows):
+        row = _with_prompt(row, key, where)
         messages = _messages(row, key, where, setting)
         own = messages[0]["role"] == "system"
         columns = {"prompt": row[key], **{k: v for k, v in row.items() if k != key}}
         prompts.append(Prompt(number, messages if own else (*head, *messages), columns))
     require_some(prompts, path, setting)
     return prompts
+
+
+def _with_prompt(row: Any, key: str, where: str) -> Any:
+    """A row of a pair whose prompt is in its conversations alone, as hh-rlhf's, with it beside."""
+    if not isinstance(row, dict) or key in row or not {"chosen", "rejected"} <= set(row):
+        return row
+    _, pairs = canonical_rows(row, where, PairKeys())
+    return {**row, key: pairs[0]["chosen"][:-1]}
 
 
 def _messages(row: Any, key: str, where: str, setting: str) -> Messages:

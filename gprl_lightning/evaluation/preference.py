@@ -17,6 +17,12 @@ from gprl_lightning.core.batch import Messages
 from gprl_lightning.core.pairs import pair_accuracy, pair_loss
 from gprl_lightning.core.preference import axis_pairs, pairwise_scores, total_scores
 from gprl_lightning.data.preferences import PreferencePair
+from gprl_lightning.evaluation.axis_report import (
+    axes_against_attributes,
+    by_size,
+    gate_by_subset,
+    identification,
+)
 from gprl_lightning.evaluation.preference_metrics import AxisUse, CyclicTriads, Reliability
 from gprl_lightning.models.preference_model import PreferenceModel
 
@@ -55,8 +61,50 @@ def evaluate_preference_model(
         "by_margin": _by_margin(pairs, scores, correct),
         "length": _length_bias(pairs, scores),
         **_per_prompt(model, conversations, vectors, eigenvalues),
+        "axis_names": list(axis_names(model)),
+        "gate": _gate(pairs, eigenvalues[index[:, 0]]),
+        "attributes": axes_against_attributes(sides, pairs),
+        "identification": _identification(
+            model, conversations, vectors, eigenvalues, (sides, eigenvalues[index[:, 0]])
+        ),
         "data_cycles": _data_cycles(pairs, correct),
     }
+
+
+def axis_names(model: PreferenceModel) -> tuple[str, ...]:
+    """Return the axes' names: of the attributes that they were trained on, else their own."""
+    return (*model.attributes, *model.axes[len(model.attributes) :])
+
+
+def _gate(pairs: Sequence[PreferencePair], eigenvalues: Tensor) -> dict[str, Any]:
+    """λ by subset, each prompt counted once, in the subset of its first pair."""
+    first: dict[Conversation, int] = {}
+    for i, pair in enumerate(pairs):
+        first.setdefault(_keys(pair)[0][:-1], i)
+    rows = list(first.values())
+    return gate_by_subset(eigenvalues[rows], [pairs[i].subset or "all" for i in rows])
+
+
+def _groups(conversations: list[Conversation]) -> dict[Conversation, list[int]]:
+    """Rows of the answers to each prompt."""
+    groups: dict[Conversation, list[int]] = {}
+    for i, conversation in enumerate(conversations):
+        groups.setdefault(conversation[:-1], []).append(i)
+    return groups
+
+
+def _identification(
+    model: PreferenceModel,
+    conversations: list[Conversation],
+    vectors: Tensor,
+    eigenvalues: Tensor,
+    by_pair: tuple[Tensor, Tensor],
+) -> dict[str, Any] | None:
+    """None where there is nothing to rotate: a single axis, or rewards."""
+    if model.kind != "gpm" or model.num_axes == 1:
+        return None
+    groups = [g for g in _groups(conversations).values() if len(g) >= 2]
+    return identification(by_size([(vectors[g], eigenvalues[g[0]]) for g in groups]), *by_pair)
 
 
 Conversation = tuple[tuple[str, str], ...]
@@ -128,11 +176,8 @@ def _length_bias(pairs: Sequence[PreferencePair], scores: Tensor) -> dict[str, A
 def _per_prompt(
     model: PreferenceModel, conversations: list[Conversation], vectors: Tensor, eigenvalues: Tensor
 ) -> dict[str, Any]:
-    groups: dict[Conversation, list[int]] = {}
-    for i, conversation in enumerate(conversations):
-        groups.setdefault(conversation[:-1], []).append(i)
     axes, triads = AxisUse(model.num_axes), CyclicTriads()
-    for group in groups.values():
+    for group in _groups(conversations).values():
         if len(group) >= 2:
             axes.update(vectors[group], eigenvalues[group[0]])
             scores = pairwise_scores(axis_pairs(vectors[group][None]))[0]

@@ -43,6 +43,8 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
 
     length, axes, data = found["length"], found["axes"], found["data_cycles"]
     model = found["model_cycles"]
+    gate, turned = found["gate"], found["identification"]
+    told = [] if gate["subset_from_gate"] is None else [gate]
     subsets = found["by_subset"] if len(found["by_subset"]) > 1 else {}
     return [
         ("pairs / prompts", f"{found['pairs']} / {found['prompts']}"),
@@ -55,12 +57,39 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("correlation between axes, mean", f"{axes['mean_correlation']:.2f}"),
         ("eigenvalues, mean over prompts", numbers(axes["eigenvalue_mean"])),
         ("eigenvalues, deviation over prompts", numbers(axes["eigenvalue_std"])),
+        *(
+            (f"  of {n}", numbers(s["eigenvalues"]))
+            for g in told
+            for n, s in g["by_subset"].items()
+        ),
+        *(
+            (f"subset read from λ (chance {share(g['chance'])})", share(g["subset_from_gate"]))
+            for g in told
+        ),
+        *((f"axes against {name}", numbers(v)) for name, v in found["attributes"].items()),
+        *(_turned(turned) if turned else ()),
         (f"cyclic triads of the model (of {model['triads']})", share(model["share"])),
         (
             f"accuracy on cycles ({data['pairs_on_cycles']} pairs)",
             share(data["accuracy_on_cycles"]),
         ),
         ("accuracy elsewhere", share(data["accuracy_elsewhere"])),
+    ]
+
+
+def _turned(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """What rotations that change no score do to advantages."""
+    spread = found["correlation"]
+    return [
+        (
+            "Â under rotations of the axes: least, median",
+            f"{spread['least']:.3f}  {spread['median']:.3f}",
+        ),
+        (
+            "Â on the principal axes, on the joint ones",
+            f"{found['principal']:.3f}  {found['joint']:.3f}",
+        ),
+        ("Â per axis with one z-score's", f"{found['one_z_score']:.4f}"),
     ]
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from gprl_lightning.core.axis_rotation import rotated
 from gprl_lightning.core.batch import Columns, Messages
 from gprl_lightning.core.checksum import checksum
 from gprl_lightning.core.embeddings import Embeddings
@@ -79,6 +80,9 @@ class PreferenceModel(nn.Module):
     """A backbone with a value head (2k entries, or one for Bradley-Terry) and, where gated, a
     prompt head.
 
+    ``rotation``, a unitary matrix or None, turns the axes, see `core.axis_rotation`; ``attributes``
+    names those that the first axes were trained on.
+
     Args:
         backbone: a causal ``AutoModel`` (no language-model head).
         value_head: hidden → 2k, or hidden → 1, without bias.
@@ -128,6 +132,8 @@ class PreferenceModel(nn.Module):
         self.l2_normalize = l2_normalize and self.kind == "gpm"
         self.l2_scope: L2Scope = l2_scope
         self.gate_temperature = gate_temperature
+        self.rotation: Tensor | None = None
+        self.attributes: tuple[str, ...] = ()
 
     @property
     def tokenizer(self) -> Any:
@@ -156,7 +162,11 @@ class PreferenceModel(nn.Module):
                 vectors = F.normalize(axis_pairs(vectors), dim=-1).flatten(-2)
             else:
                 vectors = F.normalize(vectors, dim=-1)
-        return vectors, self._eigenvalues(prompt)
+        eigenvalues = self._eigenvalues(prompt)
+        if self.rotation is not None:
+            turned, eigenvalues = rotated(axis_pairs(vectors), eigenvalues, self.rotation)
+            vectors = turned.flatten(-2)
+        return vectors, eigenvalues
 
     def hidden_states(
         self, batch: TextBatch
@@ -202,6 +212,7 @@ class PreferenceModel(nn.Module):
             "max_tokens": self.text.max_tokens,
             "text_format": self.text.text_format,
             "values": self.text.values,
+            "rotation": as_numbers(self.rotation),
             "tokenizer": tokenizer_fingerprint(self.tokenizer),
         }
 
@@ -301,6 +312,11 @@ class PreferenceModel(nn.Module):
         )
         found = self.embed([messages], [responses])
         return Comparison(found.vectors[0].flatten(-2), found.eigenvalues[0], self.tau)
+
+
+def as_numbers(rotation: Tensor | None) -> list[list[list[float]]] | None:
+    """Return a rotation as rows of [real, imaginary], for a file."""
+    return None if rotation is None else torch.view_as_real(rotation).tolist()
 
 
 def texts_read(modules: Iterable[nn.Module]) -> tuple[int, int]:

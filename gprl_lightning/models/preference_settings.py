@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
+
 from gprl_lightning.core.options import EigenvalueScale, Kind, L2Scope, Values
 from gprl_lightning.models.network_files import CheckpointError
 
@@ -22,7 +24,7 @@ CHOICES = {
 FLAGS = ("l2_normalize", "gated")
 POSITIVE = ("tau", "gate_temperature")
 COUNTS = ("num_axes", "max_tokens")
-KNOWN = (*CHOICES, *FLAGS, *POSITIVE, *COUNTS)
+KNOWN = (*CHOICES, *FLAGS, *POSITIVE, *COUNTS, "rotation", "attributes")
 LARGEST, SMALLEST = 1e6, 1e-6  # of a temperature: beyond, a sigmoid or softmax is a step or flat
 
 
@@ -58,8 +60,21 @@ def _expected(name: str, value: Any) -> str | None:
         return None if value in CHOICES[name] else "one of " + " | ".join(CHOICES[name])
     if name in FLAGS:
         return None if isinstance(value, bool) else "true or false"
+    if name == "attributes":
+        texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
+        return None if texts else "a list of names"
+    if name == "rotation":
+        return None if _is_unitary(value) else "a unitary matrix, rows of [real, imaginary]"
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if name in COUNTS:
         return None if number and value == int(value) and value >= 1 else "a count >= 1"
     sound = number and math.isfinite(value) and SMALLEST <= value <= LARGEST
     return None if sound else f"a number in [{SMALLEST:g}, {LARGEST:g}]"
+
+
+def _is_unitary(value: Any) -> bool:
+    try:
+        matrix = torch.view_as_complex(torch.tensor(value, dtype=torch.float64))
+        return bool((matrix @ matrix.mH - torch.eye(len(matrix))).abs().max() < 1e-6)
+    except (TypeError, ValueError, RuntimeError):
+        return False

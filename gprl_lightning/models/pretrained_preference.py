@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gprl_lightning.core.options import EigenvalueScale, L2Scope, Values
 from gprl_lightning.models.chat_text import ChatText
 from gprl_lightning.models.multi_head import MultiHead, label_names
-from gprl_lightning.models.network_files import load_network, require_finite
+from gprl_lightning.models.network_files import CheckpointError, load_network, require_finite
 from gprl_lightning.models.preference_files import (
     check_width,
     checked_heads,
@@ -27,7 +27,7 @@ from gprl_lightning.models.preference_files import (
     read_config,
     read_heads,
 )
-from gprl_lightning.models.preference_model import Kind, PreferenceModel
+from gprl_lightning.models.preference_model import Kind, PreferenceModel, as_numbers
 from gprl_lightning.models.preference_settings import SETTINGS, checked_settings
 from gprl_lightning.models.tokenizer_files import load_tokenizer
 
@@ -90,7 +90,7 @@ def load_preference_model(
         head = _head(value, backbone.dtype)
         scale = 1.0 if tau is None else tau
         return MultiHead(backbone, head, text, names, tau=scale, batch_size=batch_size).eval()
-    return PreferenceModel(
+    model = PreferenceModel(
         backbone,
         _head(value, backbone.dtype),
         None if prompt is None else _head(prompt, backbone.dtype),
@@ -101,7 +101,10 @@ def load_preference_model(
         l2_scope=_first(l2_scope, settings.get("l2_scope"), "all"),
         gate_temperature=_first(gate_temperature, settings.get("gate_temperature"), 1.0),
         batch_size=batch_size,
-    ).eval()
+    )
+    model.attributes = tuple(settings.get("attributes") or ())
+    model.rotation = _rotation(folder, settings.get("rotation"), model.num_axes)
+    return model.eval()
 
 
 def save_preference_model(
@@ -147,10 +150,24 @@ def save_preference_model(
         "max_tokens": model.text.max_tokens,
         "text_format": model.text.text_format,
         "values": model.text.values,
+        "rotation": as_numbers(model.rotation),
+        "attributes": list(model.attributes),
         "base_model": base_model,
         "data_fingerprint": data_fingerprint,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
+
+
+def _rotation(folder: Path, numbers: Any, axes: int) -> Tensor | None:
+    if numbers is None:
+        return None
+    rotation = torch.view_as_complex(torch.tensor(numbers, dtype=torch.float64))
+    if len(rotation) != axes:
+        raise CheckpointError(
+            f"preference_model.path={str(folder)!r}: expected a {SETTINGS}.rotation of {axes} axes "
+            f"in config.json; found one of {len(rotation)}. Correct or delete it."
+        )
+    return rotation
 
 
 def _first(*values: Any) -> Any:

@@ -28,7 +28,7 @@ HARMLESS = (
     "paths", "evaluation", "callbacks.rollout_table", "preference_training", "policy.path",
     "policy.chat_template", "preference_model.path", "preference_model.chat_template", "data.path",
     "data.split", "data.prompt_key", "data.chosen_key", "data.rejected_key", "data.label_key",
-    "data.margin_key", "data.system_prompt",
+    "data.margin_key", "data.subset_key", "data.rating_key", "data.system_prompt",
     "data.held_out_path", "data.held_out_split", "data.held_out", "data.max_prompt_tokens",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
     "trainer.default_root_dir", "trainer.profiler", "trainer.devices", "trainer.num_nodes",

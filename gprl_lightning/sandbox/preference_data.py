@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -111,10 +111,14 @@ def _make(config: Config) -> tuple[list[PreferencePair], list[PreferencePair]]:
     messages = [p.messages for p in prompts]
     label = partial(label_pairs, judge=SandboxGoldJudge(gold_of(config)), seed=options.seed)
     worse = partial(label, label_noise=options.label_noise, length_bias=options.length_bias)
-    return (
-        worse(messages[:cut], responses[:cut], count=options.sandbox_pairs),
-        label(messages[cut:], responses[cut:], count=options.held_out_pairs),
+    train = worse(messages[:cut], responses[:cut], count=options.sandbox_pairs)
+    held_out = label(messages[cut:], responses[cut:], count=options.held_out_pairs)
+    tasks = {p.messages[-1]["content"]: str(p.columns["task"]) for p in prompts}
+    train, held_out = (
+        [replace(pair, subset=tasks[pair.prompt[-1]["content"]]) for pair in part]
+        for part in (train, held_out)
     )
+    return train, held_out
 
 
 def _write(file: Path, pairs: list[PreferencePair]) -> None:

@@ -18,6 +18,7 @@ from gprl_lightning.config import Config, PreferenceTrainingConfig
 from gprl_lightning.data.pair_loader import PairLoader
 from gprl_lightning.data.preferences import PreferencePair, fingerprint
 from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.canonical_axes import turn_axes
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.network_files import load_network, one_line
 from gprl_lightning.models.preference_model import PreferenceModel
@@ -130,7 +131,10 @@ def fit_preference_model(
     trainer.fit(module, training, evaluation, ckpt_path=config.ckpt_path, weights_only=True)
     kept = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(kept["state_dict"])
-    model.cpu().eval()
+    model.eval()
+    turn_axes(model, [(pair.chosen, pair.rejected) for pair in train], options.canonical_axes)
+    model.attributes = tuple(options.axis_attributes)
+    model.cpu()
     return float(best.best_model_score or 0.0)
 
 

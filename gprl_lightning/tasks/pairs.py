@@ -49,8 +49,16 @@ def pairs_of(
     data: DataConfig, path: str, split: str, setting: str = "data.path"
 ) -> list[PreferencePair]:
     """Return the pairs at `path`, the value of `setting`, and print what reading them found."""
-    names = (data.chosen_key, data.rejected_key, data.prompt_key, data.label_key, data.margin_key)
-    found = survey_pairs(path, split, PairKeys(*names), setting)
+    keys = PairKeys(
+        chosen=data.chosen_key,
+        rejected=data.rejected_key,
+        prompt=data.prompt_key,
+        label=data.label_key,
+        margin=data.margin_key,
+        subset=data.subset_key,
+        rating=data.rating_key,
+    )
+    found = survey_pairs(path, split, keys, setting)
     for note in found.notes():
         print(f"{path}: {note}")
     return found.pairs

@@ -31,6 +31,22 @@ def test_plain_texts_and_chat_messages(tmp_path):
     assert held_out[0].messages[0]["content"] == "Three"
 
 
+def test_pairs_without_a_column_of_prompts_are_prompts_too(tmp_path):
+    """As hh-rlhf's: the prompt is the dialogue before the answer."""
+    talk = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Sing\n\nAssistant: "
+    pair = {"chosen": [*CHAT, {"role": "assistant", "content": "Hi"}],
+            "rejected": [*CHAT, {"role": "assistant", "content": "No"}]}  # fmt: skip
+    path = _file(tmp_path, [{"chosen": talk + "La", "rejected": talk + "No"}, pair])
+    train, _ = load_prompts(DataConfig(path=path, held_out=0))
+    assert [m["content"] for m in train[0].messages] == ["Hi", "Hello.", "Sing"]
+    assert list(train[1].messages) == CHAT
+    assert list(train[1].columns["prompt"]) == CHAT
+    given = _file(tmp_path, [{"prompt": "One", **pair}])
+    assert load_prompts(DataConfig(path=given, held_out=0))[0][0].messages[0]["content"] == "One"
+    with pytest.raises(ConfigError, match="expected the key 'question'"):
+        load_prompts(DataConfig(path=_file(tmp_path, [{"prompt": "One"}]), prompt_key="question"))
+
+
 def test_the_system_prompt_goes_where_there_is_none(tmp_path):
     path = _file(tmp_path, [{"prompt": "One"}, {"prompt": CHAT}])
     train, _ = load_prompts(DataConfig(path=path, held_out=0, system_prompt="Short."))

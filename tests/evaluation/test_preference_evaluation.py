@@ -22,7 +22,7 @@ class Known(PreferenceModel):
 
     def __init__(self, vectors, eigenvalues=None, tau=1.0):
         nn.Module.__init__(self)
-        self.known, self.tau, self.kind = vectors, tau, "gpm"
+        self.known, self.tau, self.kind, self.attributes = vectors, tau, "gpm", ()
         self.num_axes = len(next(iter(vectors.values()))) // 2
         self.known_eigenvalues = eigenvalues or [1.0] * self.num_axes
 

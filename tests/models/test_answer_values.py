@@ -118,6 +118,19 @@ def test_each_prompt_is_run_once_for_its_group():
     assert sum(seen) == head + answers + sum(map(len, {t.gate for t in texts}))
 
 
+@pytest.mark.parametrize("values", ["conversation", "answer_only"])
+def test_the_states_are_what_the_heads_read(values):
+    judge = judge_of(values=values, batch_size=3)
+    conversations = [(*p, {"role": "assistant", "content": r}) for p, group in
+                     zip(PROMPTS, RESPONSES, strict=True) for r in group]  # fmt: skip
+    last, prompt = judge.states_of_conversations(conversations)
+    vectors, eigenvalues = judge.embed_conversations(conversations)
+    v = torch.nn.functional.normalize(last @ judge.value_head.weight.T, dim=-1)
+    torch.testing.assert_close(v, vectors, atol=1e-6, rtol=1e-5)
+    gate = torch.softmax(prompt @ judge.prompt_head.weight.T, -1)
+    torch.testing.assert_close(gate, eigenvalues, atol=1e-6, rtol=1e-5)
+
+
 def test_a_batch_of_pairs_trains_both_parts():
     """Both sides of a pair have one gate; gradients come through the prompt and the answer."""
     judge = judge_of(batch_size=8).train()
