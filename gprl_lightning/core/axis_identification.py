@@ -44,7 +44,7 @@ def advantages_of(
 def correlation(left: Float[Tensor, " n"], right: Float[Tensor, " n"]) -> float:
     """Return Pearson's correlation; 0 if one of them is constant."""
     a, b = left - left.mean(), right - right.mean()
-    scale = float(a.norm() * b.norm())
+    scale = float((a.square().sum() * b.square().sum()).sqrt())
     return float(a @ b) / scale if scale > 0 else 0.0
 
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from typing import Any
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+LINALG: Any = torch.linalg  # its functions have no types
 TINY = 1e-12  # keeps a weight of 0 from dividing
 SWEEPS = 100  # of the joint diagonalisation, at most
 SETTLED = 1e-9  # the largest sine of a sweep's rotations at which it ends
@@ -52,7 +54,9 @@ def rotated(
 def random_rotation(axes: int, generator: torch.Generator) -> Complex[Tensor, "axes axes"]:
     """Return a unitary matrix, each as likely as any other (Haar measure), in double precision."""
     parts = torch.randn(axes, axes, 2, generator=generator, dtype=torch.float64)
-    unitary, upper = torch.linalg.qr(torch.view_as_complex(parts))
+    unitary: Tensor
+    upper: Tensor
+    unitary, upper = LINALG.qr(torch.view_as_complex(parts))
     diagonal = upper.diagonal()
     return unitary * (diagonal / diagonal.abs())
 
@@ -82,7 +86,7 @@ def principal_rotation(
     Args:
         matrices: of `score_matrices`.
     """
-    _, vectors = torch.linalg.eigh((matrices @ matrices).mean(0))
+    vectors: Tensor = LINALG.eigh((matrices @ matrices).mean(0))[1]
     return _fixed_phase(vectors.flip(-1).mH)
 
 
@@ -118,15 +122,14 @@ def _plane_rotation(
     sine."""
     first, second, cross = matrices[:, p, p], matrices[:, q, q], matrices[:, p, q]
     parts = torch.stack([(first - second).real, 2 * cross.real, 2 * cross.imag], -1)
-    x, y, z = torch.linalg.eigh(parts.T @ parts).eigenvectors[:, -1].tolist()
-    if x < 0:
-        x, y, z = -x, -y, -z
+    largest: Tensor = LINALG.eigh(parts.T @ parts)[1][:, -1]
+    x, y, z = (float(part) for part in (largest if largest[0] >= 0 else -largest))
     cosine = math.sqrt((1 + x) / 2)
-    sine = complex(y, z) / (2 * cosine)
+    sine = torch.tensor(complex(y, z) / (2 * cosine), dtype=matrices.dtype)
     plane = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
     plane[p, p] = plane[q, q] = cosine
-    plane[p, q], plane[q, p] = sine, -sine.conjugate()
-    return plane, abs(sine)
+    plane[p, q], plane[q, p] = sine, -sine.conj()
+    return plane, float(sine.abs())
 
 
 def _fixed_phase(rotation: Complex[Tensor, "axes axes"]) -> Complex[Tensor, "axes axes"]:
