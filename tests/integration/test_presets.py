@@ -151,3 +151,37 @@ def test_no_more_layers_than_the_backbone_has(tmp_path):
     config = validate(composed("preference_training.backbone_layers=3"))
     with pytest.raises(ConfigError, match=r"backbone_layers=3: expected at most 2"):
         new_preference_model(config, [], str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ablation", ["none", "grpo_bt", "gdpo"])
+def test_the_arms_on_human_preferences_run(tmp_path, ablation):
+    """Three iterations of each arm of the grid, on dialogues as hh-rlhf's."""
+    save_policy(tiny_policy(), tmp_path / "policy")
+    published_gpm(tmp_path / "gpm")
+    for name in ("bradley_terry", "judge"):
+        backbone = tiny_model("llama", seed=4).model
+        scalar = from_backbone(backbone, tiny_tokenizer(), kind="bradley_terry", num_axes=1)
+        save_preference_model(scalar, tmp_path / name)
+    talk = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Say {}\n\nAssistant: {}"
+    rows = [{"chosen": talk.format(i, "yes"), "rejected": talk.format(i, "no")} for i in range(20)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(
+        tmp_path / "run",
+        "grid=real_preferences",
+        f"ablation={ablation}",
+        "hydra.mode=RUN",
+        *ON_A_CPU,
+        f"policy.path={tmp_path / 'policy'}",
+        f"preference_model.path={tmp_path}/${{preference_model.kind}}",
+        f"evaluation.judge_path={tmp_path / 'judge'}",
+        f"data.path={file}",
+        "data.held_out=4",
+        "evaluation.prompts=4",
+        "rollout.max_new_tokens=8",
+        "iterations=3",
+    )
+    columns = {k: v for k, (_, v) in read_metrics(tmp_path / "run" / "metrics.csv").items()}
+    assert len(columns["train/loss"]) == 3 and len(columns["eval/win_rate"]) == 2
+    assert ("axis/eigenvalue/2" in columns) == (ablation != "grpo_bt")
