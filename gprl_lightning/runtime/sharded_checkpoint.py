@@ -25,10 +25,11 @@ from gprl_lightning.errors import CheckpointCorrupt, NotFinite, ResumeRefused
 from gprl_lightning.runtime.checkpoint_files import FILES, REST, SHARDS, crc_of
 from gprl_lightning.runtime.checkpoint_io import KEY, PlainCheckpointIO, flush
 from gprl_lightning.runtime.disk import disk_error
-from gprl_lightning.runtime.processes import of_every_process, rank
+from gprl_lightning.runtime.processes import of_every_process, processes, rank
 from gprl_lightning.runtime.sharding import local
 
 dcp: Any = _checkpoint  # without types of its own
+FILE_BYTES = 1 << 28  # of a process's shards in one file, about
 WEIGHTS, MOMENTS = "weights", "moments"
 
 
@@ -63,7 +64,9 @@ def save_sharded(checkpoint: dict[str, Any], folder: Path, io: PlainCheckpointIO
 
 
 def _write_shards(tensors: dict[str, Tensor], folder: Path) -> BaseException | None:
-    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    writer = dcp.HuggingFaceStorageWriter(
+        str(folder), fqn_to_index_mapping=_files_of(tensors), save_distributed=True
+    )
     try:
         dcp.save(tensors, storage_writer=writer)
     except dcp.CheckpointException as error:  # on every process, with what each of them met
@@ -71,6 +74,15 @@ def _write_shards(tensors: dict[str, Tensor], folder: Path) -> BaseException | N
         number = disk_error(mine[0]) if mine else None
         return None if mine is None else OSError(number, str(mine[0]))
     return None
+
+
+def _files_of(tensors: dict[str, Tensor]) -> dict[str, int]:
+    """Return the number of the file of each tensor, from 1: a file is put together in memory."""
+    files, before = {}, 0
+    for name, tensor in tensors.items():
+        files[name] = 1 + before // FILE_BYTES
+        before += tensor.numel() * tensor.element_size() // processes()
+    return files
 
 
 def _first(failure: BaseException | None) -> Any:

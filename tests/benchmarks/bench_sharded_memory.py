@@ -2,7 +2,7 @@
 
 ``python -m tests.benchmarks.bench_sharded_memory [PROCESSES …]``: policy, reference and preference
 model of 30M parameters in float32 (and moments, and gradients), MiB beyond the libraries: when
-training starts, and at most from then on.
+training starts, at most from then on, and at most once the last iteration has been saved.
 """
 
 from __future__ import annotations

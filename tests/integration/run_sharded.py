@@ -56,7 +56,8 @@ def policy_of(words: set[str]) -> Policy:
 
 
 class Memory(Callback):
-    """What this process holds beyond its libraries, in MiB: as training starts, and at most."""
+    """What this process holds beyond its libraries, in MiB: as training starts, at most in an
+    iteration, and at most when the last one has been saved."""
 
     def __init__(self) -> None:
         self.libraries = status("VmRSS")
@@ -66,8 +67,11 @@ class Memory(Callback):
         self.found["at start"] = round(status("VmRSS") - self.libraries)
         Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         self.found["at most"] = round(status("VmHWM") - self.libraries)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.found["with a checkpoint"] = round(status("VmHWM") - self.libraries)
 
 
 def status(key: str) -> float:
