@@ -176,7 +176,7 @@ def test_the_command_trains_resumes_and_refuses(tmp_path):
 def test_ten_kills_of_a_rank(tmp_path):
     """`pytest -m slow -s -k ten_kills tests/integration/test_sharded.py` prints them."""
     options = dict(pair.split("=", 1) for pair in command(tmp_path))
-    options |= {"iterations": "13", "evaluation.judge": "none"}
+    options |= {"iterations": "20", "evaluation.judge": "none"}
     never, often = Run(options, tmp_path / "never"), Run(options, tmp_path / "often")
     expected = never.finish()
     generator = random.Random(2)
