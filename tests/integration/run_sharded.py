@@ -67,7 +67,9 @@ class Memory(Callback):
         self.found["at start"] = round(status("VmRSS") - self.libraries)
         Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.found["at most"] = round(status("VmHWM") - self.libraries)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
