@@ -75,6 +75,8 @@ ARMS: Mapping[str, Arm] = {
     "plain_per_axis": Arm(LEARNED, "GPRL on a plain GPM, no monitor", explores=True),
     "bt_ensemble_minimum": Arm(REMEDIES, "GRPO + least of 3 BT", tuned="bt", explores=True),
     "bt_ensemble_std": Arm(REMEDIES, "GRPO + 3 BT, mean − std", tuned="bt", explores=True),
+    "bt_chi2": Arm(REMEDIES, "GRPO + BT, √χ² for KL", explores=True),
+    "bt_constrained": Arm(REMEDIES, "BT to a set point", explores=True),
     "mo_grpo": Arm(REMEDIES, "MO-GRPO", tuned="full", explores=True),
     "gdpo": Arm(REMEDIES, "GDPO", tuned="full", explores=True),
     "max_min": Arm(REMEDIES, "worst of the axes", tuned="full", explores=True),
