@@ -14,6 +14,7 @@ from gprl_lightning.config.validation import validate
 from gprl_lightning.core.preference import axis_pairs
 from gprl_lightning.data.preferences import make_pair
 from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.canonical_axes import turn_axes
 from gprl_lightning.models.policy import save_policy
 from gprl_lightning.tasks.fit_preference_model import fit_preference_model, new_preference_model
 from tests.composing import composed
@@ -117,3 +118,30 @@ def test_gradient_checkpointing_begins_a_layer_twice(on, forwards, tmp_path):
     make_trainer = partial(L.Trainer, accelerator="cpu", devices=1)
     fit_preference_model(config, model, PAIRS, PAIRS, make_trainer, tmp_path / "fit")
     assert sum(calls) == forwards  # the evaluation's have no gradient
+
+
+TOLD = [make_pair(p.prompt, *p.answers, attributes={"tone": 1.0, "size": 0.0}) for p in PAIRS]
+
+
+@pytest.mark.parametrize(
+    ("option", "turned", "names"),
+    [
+        ({}, False, ()),
+        ({"canonical_axes": "principal"}, True, ()),
+        ({"canonical_axes": "joint"}, True, ()),
+        ({"axis_attributes": "[size,tone]"}, False, ("size", "tone")),
+    ],
+    ids=str,
+)
+def test_what_training_says_of_the_axes_stays_with_the_model(option, turned, names, tmp_path):
+    """The rotation is found after training, on the weights that are kept."""
+    save_policy(tiny_policy(), tmp_path / "policy")
+    config = config_of(batch_size=16, epochs=1, evaluate_every=1, **option)
+    model = new_preference_model(config, TOLD, str(tmp_path / "policy"))
+    make_trainer = partial(L.Trainer, accelerator="cpu", devices=1)
+    fit_preference_model(config, model, TOLD, TOLD, make_trainer, tmp_path / "fit")
+    assert (model.rotation is not None, model.attributes) == (turned, names)
+    if turned:
+        kept = model.rotation
+        turn_axes(model, [(p.chosen, p.rejected) for p in TOLD], option["canonical_axes"])
+        torch.testing.assert_close(model.rotation, kept)
