@@ -37,7 +37,7 @@ def compose_and_run(cfg: DictConfig) -> None:
             from gprl_lightning.benchmarks.run import run_benchmark
             from gprl_lightning.study.detector_study import detector_study
             from gprl_lightning.tasks import best_of_n, train_policy, train_preference_model
-            from gprl_lightning.tasks.machine import settle_precision
+            from gprl_lightning.tasks.machine import settle_micro_batch, settle_precision
 
         tasks = {
             "train_policy": train_policy.train_policy,
@@ -48,6 +48,7 @@ def compose_and_run(cfg: DictConfig) -> None:
             "benchmark": run_benchmark,
         }
         settle_precision(config, cfg)
+        settle_micro_batch(config, cfg)
         check_targets(cfg)
         tasks[config.task](config, cfg, Path(HydraConfig.get().runtime.output_dir))
 

@@ -68,7 +68,8 @@ class AlgorithmConfig:
     inner_epochs: Count = 1  # passes over one rollout
     minibatches: Count = 1  # optimiser steps per pass
     micro_batch_size: Count | None = None  # rollouts per forward; None: a whole minibatch
-    micro_batch_tokens: Count | None = None  # tokens per forward, with padding; None: no bound
+    # Tokens per forward, with padding; None: no bound; auto: as many as the device has memory for
+    micro_batch_tokens: Count | Literal["auto"] | None = None
     max_grad_norm: Positive = 1.0
     max_bad_steps: Natural = 3  # non-finite optimiser steps that a run may skip; one more stops it
     # Iterations in a row, each without any signal, that stop a run; None: it goes on; ours

@@ -59,6 +59,8 @@ class PolicyConfig:
     gradient_checkpointing: bool = False
     chat_template: Text | None = None  # a Jinja file, for a tokenizer without one
     lora: LoraConfig | None = None
+    # nf4: the frozen weights under the adapters in 4 bits (``lora=qlora``; needs bitsandbytes)
+    quantization: Literal["nf4"] | None = None
 
     def __post_init__(self) -> None:
         # A float16 weight overflows above 65,504 and loses most small steps, without a word.
@@ -67,6 +69,11 @@ class PolicyConfig:
                 "policy.dtype='float16': expected one that trains without loss scaling, float32 or "
                 "bfloat16. Set policy.dtype=float32, with trainer.precision=bf16-mixed "
                 "to compute in half precision."
+            )
+        if self.quantization is not None and self.lora is None:
+            raise ConfigError(
+                f"policy.quantization={self.quantization}: expected adapters, because weights in 4 "
+                "bits cannot be trained. Set lora=qlora, or policy.quantization=null."
             )
 
 

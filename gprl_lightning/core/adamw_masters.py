@@ -8,7 +8,7 @@ optimiser (theirs round stochastically); the arithmetic here is PyTorch's own Ad
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -38,12 +38,13 @@ class AdamWMasters(Optimizer):
         self,
         params: Iterable[Tensor],
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         fused: bool = True,
     ) -> None:
-        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
+        both = tuple(betas)  # of a configuration they are a list of its own kind
+        defaults = dict(lr=lr, betas=both, eps=eps, weight_decay=weight_decay, fused=fused)
         super().__init__(params, defaults)
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -20,7 +20,9 @@ from torch.autograd.function import Function, once_differentiable
 
 # Tokens whose logits are made at a time: on a CPU they should stay in its cache.
 CHUNK_SIZES = {"cpu": 128}
-ACCELERATOR_CHUNK_SIZE = 1024
+# Elsewhere they may take this share of the memory: a larger product is a faster one.
+CHUNK_SHARE = 1 / 48
+LOGIT_BYTES = 10  # of each, in bfloat16 and twice in float32
 
 # From log-probabilities of some flat tokens, and which these are, to the derivatives of the loss.
 Slope = Callable[[Float[Tensor, " tokens"], slice], Float[Tensor, " tokens"]]
@@ -64,9 +66,7 @@ def token_logprobs(
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    head = _Head(
-        temperature, softcap, chunk_size or CHUNK_SIZES.get(device, ACCELERATOR_CHUNK_SIZE)
-    )
+    head = _Head(temperature, softcap, chunk_size or _chunk_size(hidden.device, len(head_weight)))
     flat, entropy = cast(
         "tuple[Tensor, Tensor]",
         _TokenLogprobs.apply(  # pyright: ignore[reportUnknownMemberType]
@@ -79,6 +79,24 @@ def token_logprobs(
         ),
     )
     return flat.view(targets.shape), entropy.view(targets.shape)
+
+
+def accelerator_chunk(vocabulary: int, memory: float) -> int:
+    """Return how many tokens' logits an accelerator of ``memory`` bytes makes at a time.
+
+    >>> accelerator_chunk(128_256, 80e9), accelerator_chunk(128_256, 24e9)
+    (1024, 256)
+    """
+    tokens = int(memory * CHUNK_SHARE / (LOGIT_BYTES * vocabulary))
+    return min(8192, max(256, 2 ** max(tokens.bit_length() - 1, 0)))
+
+
+def _chunk_size(device: torch.device, vocabulary: int) -> int:
+    if device.type in CHUNK_SIZES:
+        return CHUNK_SIZES[device.type]
+    there = device.type == "cuda" and torch.cuda.is_available()
+    memory = torch.cuda.get_device_properties(device).total_memory if there else 80e9
+    return accelerator_chunk(vocabulary, memory)
 
 
 @dataclass(frozen=True)

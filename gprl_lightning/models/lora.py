@@ -69,7 +69,9 @@ def _frozen(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def _drop_frozen(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     for name in _frozen(module):
-        state.pop(prefix + name, None)
+        # With the scales of a weight in 4 bits, which are named after it.
+        for key in [k for k in state if k == prefix + name or k.startswith(f"{prefix}{name}.")]:
+            del state[key]
 
 
 def _fill_in_frozen(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gprl_lightning.core.logprobs import CHUNK_SIZES, accelerator_chunk
+
 GB = 1e9
 LIBRARIES = 0.55e9  # the process with all of its imports, or a GPU's context
-# Logits of so many tokens are made at a time on an accelerator; see core.logprobs.
-CHUNK = 1024
-CHUNK_ON_CPU = 128
+BYTES_4BIT = 0.516  # a weight in 4 bits, with its share of the scales, which are in 8 bits
 # Bytes kept for the backward pass per token and layer, by number of the width, of the width of keys
 # and values, and of the MLP's width.
 KEPT = {"32": (42, 20, 16), "mixed": (46, 13, 9.3), "16": (34, 10, 8)}
@@ -46,6 +46,7 @@ class Network:
         layers: decoder layers.
         vocabulary: rows of the output layer; 0 where there is none.
         bytes: of one weight.
+        quantized: how many of the parameters are held in 4 bits.
     """
 
     parameters: int
@@ -56,6 +57,12 @@ class Network:
     layers: int
     vocabulary: int
     bytes: int
+    quantized: int = 0
+
+    @property
+    def held(self) -> float:
+        """Bytes of all weights as they lie in memory."""
+        return (self.parameters - self.quantized) * self.bytes + self.quantized * BYTES_4BIT
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class Work:
         packed: whether the sampler decodes on a packed copy of the weights.
         optimizer: which of `OPTIMIZERS`.
         shards: processes over which weights, gradients and moments are spread (``trainer=fsdp2``).
+        memory: of the device, in bytes.
     """
 
     prompts: int
@@ -95,6 +103,7 @@ class Work:
     packed: bool = False
     optimizer: str = "adamw"
     shards: int = 1
+    memory: float = 80 * GB
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> 
             a Python function has none.
         work: sizes of the run.
     """
-    weights, trained = policy.parameters * policy.bytes, policy.trainable * policy.bytes
+    weights, trained = policy.held, policy.trainable * policy.bytes
     optimizer, bytes_of = OPTIMIZERS[work.optimizer]
     held = policy.trainable * bytes_of(policy.bytes)
     saved = (trained if work.adapters else weights) + held
@@ -202,7 +211,9 @@ def _update(policy: Network, work: Work) -> dict[str, float]:
     layer = tokens * (by_width * policy.width + by_kv * policy.kv_width + by_inner * policy.inner)
     kept = policy.layers * tokens * policy.width * (2 if kind == "16" else 4)
     number = _computed(policy, work)
-    chunk = CHUNK_ON_CPU if work.on_cpu else CHUNK
+    chunk = CHUNK_SIZES["cpu"]
+    if not work.on_cpu and policy.vocabulary:
+        chunk = accelerator_chunk(policy.vocabulary, work.memory)
     head = policy.vocabulary * policy.width * 4 if policy.trainable == policy.parameters else 0
     return {
         # The layer in work has its activations, and as much again in passing gradients.

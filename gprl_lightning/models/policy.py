@@ -38,6 +38,7 @@ from gprl_lightning.models.gathered import gathered_model
 from gprl_lightning.models.lora import leave_frozen_weights_out, with_lora
 from gprl_lightning.models.network_files import load_network
 from gprl_lightning.models.policy_tokens import end_tokens, left_pad
+from gprl_lightning.models.quantized import is_quantized, loading_options, save_merged
 from gprl_lightning.models.shared_prompt import shared_prompt_states, shares_prompts
 from gprl_lightning.models.tokenizer_files import load_tokenizer
 from gprl_lightning.runtime.sharding import is_sharded, whole
@@ -259,9 +260,11 @@ def load_policy(
         ConfigError: nothing there to load, files that are damaged or incomplete, a network that
             reads both ways, no chat template, targets of LoRA that are not there, or no peft.
     """
+    dtype = getattr(torch, config.dtype)
+    how = {} if config.quantization is None else loading_options(dtype)
     with made_again_if_damaged(path, config.path in MADE):
         tokenizer = load_tokenizer("policy.path", path, config.chat_template)
-        dtype, without = getattr(torch, config.dtype), None
+        without = None
         if deferred and config.lora is None:
             without = deferred_network(Path(path), dtype, config.attention)
         model = without or load_network(
@@ -270,6 +273,7 @@ def load_policy(
             path,
             dtype=dtype,
             attn_implementation=config.attention,
+            **how,
         )
     require_causal(model, f"policy.path={str(path)!r}")
     if config.gradient_checkpointing:
@@ -298,6 +302,10 @@ def save_policy(policy: Policy, folder: str | Path, merged: bool = False) -> Non
         model = gathered_model(policy.model, policy.causal_lm)
         if model is None:
             return
+    elif merged and is_quantized(model):
+        save_merged(policy.causal_lm, folder, policy.causal_lm.dtype)
+        policy.tokenizer.save_pretrained(folder)
+        return
     elif merged and has_adapters(policy):
         model = copy.deepcopy(model)
     if merged and has_adapters(policy):

@@ -123,7 +123,8 @@ def pair_parts(
     longest = rollout.response_mask.sum(1)[pairs.rows[index]].amax(1)
     order = longest.argsort(stable=True)
     most = max(1, (algorithm.micro_batch_size or 2 * len(index)) // 2)
-    bound = algorithm.micro_batch_tokens or math.inf
+    tokens = algorithm.micro_batch_tokens
+    bound = tokens if isinstance(tokens, int) else math.inf
     parts: list[list[int]] = []
     width = 0
     for place, prompt, response in zip(

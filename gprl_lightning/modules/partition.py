@@ -62,7 +62,8 @@ def micro_batches(
         place = longest.argsort(stable=True).argsort()
         order = order[place[groups[order]].argsort(stable=True)]
     most = algorithm.micro_batch_size or len(rows)
-    if algorithm.micro_batch_tokens is None:
+    bound = algorithm.micro_batch_tokens
+    if not isinstance(bound, int):
         return list(rows[order].split(most))
     parts: list[list[int]] = []
     widths = (0, 0)
@@ -70,7 +71,7 @@ def micro_batches(
     for row, lengths in zip(order.tolist(), lengths_of[order].tolist(), strict=True):
         wider = tuple(map(max, widths, lengths))
         count = len(parts[-1]) + 1 if parts else most + 1
-        if count > most or count * sum(wider) > algorithm.micro_batch_tokens:
+        if count > most or count * sum(wider) > bound:
             parts.append([])
             wider = tuple(lengths)
         parts[-1].append(row)

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gprl_lightning.models.quantized import merged_weight, plain_weight
+
 
 @dataclass(frozen=True)
 class LayerWeights:
@@ -141,10 +143,5 @@ def _weight(linear: Any, dtype: torch.dtype) -> Tensor:
     One that adapters may change is never the policy's own tensor, also while they are off: what is
     merged later must not be written into the base.
     """
-    if not hasattr(linear, "base_layer"):
-        return linear.weight.detach().to(dtype)
-    base = linear.base_layer.weight.detach()
-    wide = base.to(torch.promote_types(base.dtype, torch.float32), copy=True)
-    for name in () if linear.disable_adapters else linear.active_adapters:
-        wide += linear.get_delta_weight(name)
-    return wide.to(dtype)
+    adapted = hasattr(linear, "base_layer")
+    return (merged_weight(linear) if adapted else plain_weight(linear)).to(dtype)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from gprl_lightning.callbacks.drift_monitor import DriftMonitor
 from gprl_lightning.callbacks.invariants import Invariants
 from gprl_lightning.callbacks.kl_schedule import KLSchedule, read_schedule
-from gprl_lightning.config import Config, DriftConfig, RolloutConfig
+from gprl_lightning.config import Config, DriftConfig, PolicyConfig, RolloutConfig
 from gprl_lightning.core.batch import Prompt
 from gprl_lightning.core.drift import DriftSettings
 from gprl_lightning.core.importance import ImportanceCorrection
@@ -158,8 +158,13 @@ def package_of(target: str) -> bool:
     return name != "bitsandbytes" or find_spec(name) is not None
 
 
-def require_device(trainer: DictConfig) -> None:
-    """Raise ConfigError where a GPU is asked for and there is none."""
+def require_device(trainer: DictConfig, policy: PolicyConfig) -> None:
+    """Raise ConfigError where a GPU is asked for, or weights in 4 bits, and there is none."""
+    if policy.quantization and not torch.cuda.is_available():
+        raise ConfigError(
+            f"policy.quantization={policy.quantization}: expected a CUDA GPU; found none. Set "
+            "lora=adapters, or train on a machine with one."
+        )
     if trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
         raise ConfigError(
             f"trainer.accelerator={trainer.accelerator}: expected a CUDA GPU; found none. Choose "

@@ -9,6 +9,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from gprl_lightning.config import Config
+from gprl_lightning.models.memory_plan import GB
+from gprl_lightning.tasks.plan_memory import device_bytes, fitting_tokens
 
 MIXED, FULL = "bf16-mixed", "32-true"
 
@@ -34,6 +36,19 @@ def settle_precision(config: Config, cfg: DictConfig) -> None:
             f"trainer.precision={asked}: this {device} has no bfloat16 arithmetic, and imitates it "
             f"several times slower than float32. Set trainer.precision={FULL}, or auto."
         )
+
+
+def settle_micro_batch(config: Config, cfg: DictConfig) -> None:
+    """Put a number of tokens in the place of ``algorithm.micro_batch_tokens=auto``, by the memory
+    plan and the device, and say which."""
+    if config.algorithm.micro_batch_tokens != "auto":
+        return
+    policy = config.task == "train_policy"
+    tokens = fitting_tokens(config) if policy else None
+    config.algorithm.micro_batch_tokens = cfg.algorithm.micro_batch_tokens = tokens
+    if policy:
+        room = device_bytes(config) / GB
+        _say(f"algorithm.micro_batch_tokens=auto: {tokens}, by plan=true, of {room:.0f} GB")
 
 
 @rank_zero_only

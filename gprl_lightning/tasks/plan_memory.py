@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from gprl_lightning.models.builtin import BUILTIN, policy_folder
 from gprl_lightning.models.lora import with_lora
 from gprl_lightning.models.memory_plan import GB, MemoryPlan, Network, Work, memory_plan
 from gprl_lightning.runtime.ddp import processes_of
+from gprl_lightning.models.quantized import quantizable
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+FILLED = 0.85  # of the device, by a micro-batch that is chosen: the plan is good to 15 %
 NATIVE = "gprl_lightning.rollout.native.NativeSampler"
 
 
@@ -42,8 +45,28 @@ def plan_memory(config: Config) -> MemoryPlan:
 def planned(config: Config) -> MemoryPlan:
     """Return the plan: shapes come from the models' config.json, no weight is read."""
     path = policy_folder(config.policy.path, config.paths.cache)
-    policy = network(path, config.policy.dtype, lora=config.policy.lora, key="policy.path")
-    return memory_plan(policy, _scorers(config, path), _work(config))
+    return memory_plan(_policy(config, path), _scorers(config, path), _work(config))
+
+
+def _policy(config: Config, path: str) -> Network:
+    options = config.policy
+    quantized = options.quantization is not None
+    return network(path, options.dtype, lora=options.lora, quantized=quantized, key="policy.path")
+
+
+def fitting_tokens(config: Config) -> int:
+    """Return the largest number of tokens of a micro-batch, with padding, with which the plan stays
+    within `FILLED` of the device; at least one rollout's."""
+    options, rollout = config.algorithm, config.rollout
+    longest = config.data.max_prompt_tokens + rollout.max_new_tokens
+    rows = config.data.prompts_per_step * rollout.group_size // options.minibatches
+    room = FILLED * device_bytes(config)
+    path = policy_folder(config.policy.path, config.paths.cache)
+    networks = _policy(config, path), _scorers(config, path)
+    work = replace(_work(config), rows=rows)
+    while rows > 1 and memory_plan(*networks, replace(work, rows=rows)).peak > room:
+        rows = -(-rows // 2)
+    return rows * longest
 
 
 def _scorers(config: Config, policy: str) -> dict[str, Network]:
@@ -80,6 +103,7 @@ def network(
     lora: Any = None,
     headless: bool = False,
     layers: int | None = None,
+    quantized: bool = False,
     key: str,
 ) -> Network:
     """Return the shape of the network in a folder or on the hub, built without memory.
@@ -87,6 +111,7 @@ def network(
     Args:
         headless: without its output layer, as a preference model's backbone.
         layers: its first so many; None: all.
+        quantized: its matrices, but for the output layer, are held in 4 bits.
 
     Raises:
         ConfigError: no configuration there.
@@ -104,6 +129,7 @@ def network(
     with torch.device("meta"):
         make = AutoModel if headless else AutoModelForCausalLM
         model: Any = make.from_config(shape)
+        in_4_bits = quantizable(model) if quantized else 0
         model = model if lora is None else with_lora(model, lora)
     heads = text.num_attention_heads
     head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -117,6 +143,7 @@ def network(
         layers=text.num_hidden_layers,
         vocabulary=0 if headless else text.vocab_size,
         bytes=BYTES[dtype],
+        quantized=in_4_bits,
     )
 
 
@@ -124,7 +151,7 @@ def _work(config: Config) -> Work:
     rollouts = config.data.prompts_per_step * config.rollout.group_size
     rows = config.algorithm.micro_batch_size or rollouts // config.algorithm.minibatches
     new, prompt = config.rollout.max_new_tokens, config.data.max_prompt_tokens
-    if config.algorithm.micro_batch_tokens is not None:
+    if isinstance(config.algorithm.micro_batch_tokens, int):
         rows = max(1, min(rows, config.algorithm.micro_batch_tokens // (prompt + new)))
     trainer = config.trainer
     sampler = config.rollout.sampler
@@ -136,7 +163,9 @@ def _work(config: Config) -> Work:
         new_tokens=new,
         rows=rows,
         scored_rows=min(config.preference_model.batch_size, rollouts),
-        mixed=str(trainer.get("precision", "")).endswith("mixed"),
+        # Under autocast weights of bfloat16 are what they are: nothing is cast, or held twice.
+        mixed=str(trainer.get("precision", "")).endswith("mixed")
+        and config.policy.dtype == "float32",
         checkpointing=config.policy.gradient_checkpointing,
         adapters=config.policy.lora is not None,
         buckets=str(trainer.get("strategy", "")).startswith("ddp") and trainer.get("devices") != 1,
@@ -145,6 +174,7 @@ def _work(config: Config) -> Work:
         packed=_packs(config),
         optimizer=_optimizer(config),
         shards=max(1, processes_of(trainer)) if sharded else 1,
+        memory=device_bytes(config),
     )
 
 

@@ -59,7 +59,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     if config.plan:
         plan_memory(config)
         return None
-    require_device(cfg.trainer)
+    require_device(cfg.trainer, config.policy)
     container = to_container(cfg)
     checkpoint = checkpoint_to_resume(config.ckpt_path, folder)
     header = header_in(checkpoint) if checkpoint else None

@@ -111,7 +111,8 @@ def on_this_device(setup: Setup, lora: bool, micro_batch: int) -> list[str]:
         f"algorithm.micro_batch_size={micro_batch}",
     ]
     if ON_GPU:
-        options += ["trainer=gpu", "trainer.precision=bf16-true"]
+        options += ["trainer=gpu", "trainer.precision=32-true"]
+        options += [] if lora else ["optimizer=adamw_masters"]
     return options
 
 

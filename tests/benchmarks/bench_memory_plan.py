@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_memory_plan [SHAPE …]
 
 Each shape trains a random Llama for two iterations in a process of its own; the peak is its largest
-resident size.
+resident size. `make gpu` does the same on a GPU, where it is what the tensors took.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ SHAPES: dict[str, tuple[int, int, int, int, int, int, int, tuple[str, ...]]] = {
     "wide": (768, 4, 2048, 8000, 2, 4, 48, ()),
     "deep": (512, 12, 1408, 8000, 2, 4, 96, ()),
     "vocabulary": (384, 4, 1024, 64_000, 2, 4, 48, ()),
+    "device": (1024, 12, 2816, 32_000, 4, 8, 128, ()),
     "adapters": (768, 6, 2048, 8000, 2, 4, 48, ("lora=adapters",)),
 }
 PROMPT = 96
@@ -75,12 +76,16 @@ def measure(folder: Path, settings: list[str]) -> float:
 
 
 def _run(folder: str, settings: list[str]) -> None:
+    import torch
+
     from gprl_lightning.config.validation import validate
+    from gprl_lightning.models.memory_plan import LIBRARIES
     from gprl_lightning.tasks.train_policy import train_policy
 
     cfg = composed(*settings)
     train_policy(validate(cfg), cfg, Path(folder) / "run")
-    print(_status("VmHWM"))
+    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    print(torch.cuda.max_memory_allocated() + LIBRARIES if on_gpu else _status("VmHWM"))
 
 
 def _status(name: str) -> float:
@@ -88,14 +93,14 @@ def _status(name: str) -> float:
     return float(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
 
 
-def compare(shape: str) -> tuple[float, float]:
-    """Return what was planned and what was measured, in bytes."""
+def compare(shape: str, *more: str) -> tuple[float, float]:
+    """Return what was planned and what was measured, in bytes; on a GPU with ``trainer=gpu``."""
     from gprl_lightning.config.validation import validate
     from gprl_lightning.tasks.plan_memory import planned
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        settings = overrides(folder, shape)
+        settings = [*overrides(folder, shape), *more]
         plan = planned(validate(composed(*settings))).peak
         return plan, measure(folder, settings)
 

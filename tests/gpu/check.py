@@ -97,11 +97,16 @@ def main(arguments: list[str] | None = None) -> int:
     report.note("profile of a rollout", profiles.rollout_profile())
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        kinds = list(runs.KINDS.items())[: 1 if options.toy else None]
+        kinds = list(runs.KINDS.items())[: 2 if options.toy else None]
         for name, overrides in kinds:
             report.add(f"two iterations, {name}",
                        lambda o=overrides: runs.two_iterations(root, *o), 40)  # fmt: skip
         if not options.toy:
+            report.add("peak memory and the plan", runs.peak_is_as_planned, 60)
+            masters = ("policy.dtype=bfloat16", "trainer.precision=32-true",
+                       "optimizer=adamw_masters")  # fmt: skip
+            report.add("peak memory and the plan, masters",
+                       lambda: runs.peak_is_as_planned(*masters), 60)  # fmt: skip
             report.add("a resume is bit-equal", lambda: runs.resume_is_bit_equal(root), 60)
             _speed(report, root)
     return 0 if all(row.get("holds", True) for row in report.rows.values()) else 1

@@ -11,6 +11,7 @@ from time import perf_counter
 
 import torch
 
+from tests.benchmarks.bench_memory_plan import compare
 from tests.gpu.correctness import Finding
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +19,13 @@ TRAINER = "gpu" if torch.cuda.is_available() else "cpu"
 SMOKE = ("experiment=smoke", f"trainer={TRAINER}", "logger=csv", "evaluation.judge=none")
 KINDS = {
     "bf16-mixed": ("trainer.precision=bf16-mixed",),
-    "bf16-true": ("trainer.precision=bf16-true", "policy.dtype=bfloat16"),
+    "bfloat16 weights, float32 masters": (
+        "trainer.precision=32-true",
+        "policy.dtype=bfloat16",
+        "optimizer=adamw_masters",
+    ),
+    "moments in 8 bits": ("trainer.precision=bf16-mixed", "optimizer=adamw_8bit"),
+    "adapters on 4 bits": ("trainer.precision=32-true", "policy.dtype=bfloat16", "lora=qlora"),
     "adapters, bf16-mixed": ("trainer.precision=bf16-mixed", "lora=adapters"),
 }
 
@@ -46,6 +53,15 @@ def two_iterations(root: Path, *overrides: str) -> Finding:
     started, folder = perf_counter(), root / str(len([*root.iterdir()]))
     train(folder, root / "cache", "iterations=2", *overrides)
     return Finding({"seconds": round(perf_counter() - started, 1)}, weights_of(folder) != "")
+
+
+def peak_is_as_planned(*overrides: str) -> Finding:
+    """What the tensors of a run took, against its memory plan: within 15 %."""
+    plan, measured = compare("device" if TRAINER == "gpu" else "small", f"trainer={TRAINER}",
+                             *overrides)  # fmt: skip
+    ratio = plan / measured
+    figures = {"planned GB": plan / 1e9, "measured GB": measured / 1e9, "ratio": ratio}
+    return Finding(figures, 0.85 <= ratio <= 1.15)
 
 
 def resume_is_bit_equal(root: Path) -> Finding:

@@ -15,7 +15,9 @@ def test_the_script_runs_at_toy_size(tmp_path, capsys):
     assert check.main(["--toy", "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["checks"]
     assert set(correctness.CHECKS) < set(rows) and rows["profile of a rollout"]["top"]
-    assert rows["two iterations, bf16-mixed"]["holds"] and "FAIL" not in capsys.readouterr().out
+    assert rows["two iterations, bf16-mixed"]["holds"]
+    assert rows["two iterations, bfloat16 weights, float32 masters"]["holds"]
+    assert "FAIL" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("check_", [lambda: Finding({"x": 1.0}, False), lambda: 1 / 0])

@@ -9,7 +9,8 @@ from transformers import LlamaConfig
 
 from gprl_lightning.config.validation import validate
 from gprl_lightning.errors import ConfigError
-from gprl_lightning.tasks.plan_memory import plan_memory, planned
+from gprl_lightning.tasks.machine import settle_micro_batch
+from gprl_lightning.tasks.plan_memory import FILLED, fitting_tokens, plan_memory, planned
 from gprl_lightning.tasks.train_policy import train_policy
 from tests.benchmarks.bench_memory_plan import compare
 from tests.composing import composed
@@ -29,6 +30,7 @@ def llama(tmp_path):
     return [
         "experiment=llama3_8b_ultrafeedback", "trainer=gpu", f"policy.path={tmp_path}",
         f"preference_model.path={tmp_path}", f"data.path={tmp_path / 'config.json'}",
+        "algorithm.micro_batch_size=4",
     ]  # fmt: skip
 
 
@@ -106,9 +108,61 @@ def test_adapters_need_neither_gradients_nor_a_reference(llama):
     assert plan.peak / GB < 80
 
 
+def test_weights_in_4_bits(llama):
+    """6.98e9 of 8.03e9 parameters are matrices of the layers: .516 bytes each, 3.6 GB; the other
+    1.05e9, and adapters of 41.9e6, two bytes: 2.2."""
+    pytest.importorskip("peft")
+    plan = planned(validate(composed(*llama, "lora=qlora")))
+    assert plan.resident["weights"] / GB == pytest.approx(3.6 + 2.2, rel=0.01)
+    assert plan.peak < planned(validate(composed(*llama, "lora=adapters"))).peak - 9 * GB
+
+
+def smollm2(folder):
+    config = LlamaConfig(
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, vocab_size=49152, tie_word_embeddings=True,
+    )  # fmt: skip
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(folder / "smollm2")
+    place = folder / "smollm2"
+    return ["experiment=smollm2_135m", "trainer=gpu", "sandbox_only=false", f"policy.path={place}",
+            f"preference_model.path={place}"]  # fmt: skip
+
+
+@pytest.mark.parametrize("experiment", ["smollm2_135m", "llama3_8b_ultrafeedback"])
+def test_an_experiment_fits_one_card_of_80_gb_with_the_micro_batch_that_is_chosen(
+    experiment, llama, tmp_path, capsys
+):
+    """By the plan's own word, with the margin that it is good to; half a card takes less."""
+    pytest.importorskip("peft")
+    whole = smollm2(tmp_path) if experiment == "smollm2_135m" else llama[:-1]
+    chosen = []
+    for room in (80, 40):
+        cfg = composed(*whole, f"plan_memory_gb={room}")
+        config = validate(cfg)
+        assert config.algorithm.micro_batch_tokens == "auto"
+        if experiment == "smollm2_135m" or room == 80:
+            settle_micro_batch(config, cfg)
+            assert cfg.algorithm.micro_batch_tokens == config.algorithm.micro_batch_tokens
+            assert plan_memory(config).peak <= FILLED * room * GB
+            chosen.append(config.algorithm.micro_batch_tokens)
+    longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+    assert chosen == sorted(chosen, reverse=True) and all(c % longest == 0 for c in chosen)
+    assert "algorithm.micro_batch_tokens=auto: " in capsys.readouterr().out
+
+
+def test_a_smaller_card_takes_a_smaller_micro_batch(llama):
+    pytest.importorskip("peft")
+    tokens = [
+        fitting_tokens(validate(composed(*llama[:-1], f"plan_memory_gb={room}")))
+        for room in (60, 70, 80, 141)
+    ]
+    assert tokens == sorted(tokens) and tokens[0] < tokens[-1]
+
+
 def test_a_plan_that_exceeds_the_device_is_refused(llama, capsys):
     full = [*llama, "lora=none", "policy.dtype=float32"]
-    with pytest.raises(ConfigError, match=r"device's 141\.0 GB per process; found 215\.\d"):
+    with pytest.raises(ConfigError, match=r"device's 141\.0 GB per process; found 216\.\d"):
         plan_memory(validate(composed(*full, "plan_memory_gb=141")))
     shown = capsys.readouterr().out
     assert "reference" in shown and "sampling: KV cache" in shown
