@@ -15,8 +15,8 @@ from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.builtin import BUILTIN, policy_folder
 from gprl_lightning.models.lora import with_lora
 from gprl_lightning.models.memory_plan import GB, MemoryPlan, Network, Work, memory_plan
-from gprl_lightning.runtime.ddp import processes_of
 from gprl_lightning.models.quantized import quantizable
+from gprl_lightning.runtime.ddp import processes_of
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 FILLED = 0.85  # of the device, by a micro-batch that is chosen: the plan is good to 15 %
