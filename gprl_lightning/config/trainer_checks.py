@@ -11,7 +11,7 @@ from gprl_lightning.errors import ConfigError
 PRECISIONS = ("32-true", "bf16-mixed", "32", 32, "bf16", None)
 SETTLED_LATER = "auto"  # by the machine: `tasks.machine`
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-FSDP2 = "fsdp2"
+FSDP2, BNB = "fsdp2", "bitsandbytes."
 # One device, the whole policy on each of several, or its shards.
 STRATEGIES = (
     FSDP2,
@@ -108,6 +108,12 @@ def check_sharding(config: Config) -> None:
             "rollout.sampler.fixed_shapes=true: expected null with trainer.strategy=fsdp2, because "
             "a captured step holds the weights' addresses, and a sharded policy is gathered "
             "elsewhere each time. Remove it."
+        )
+    if config.policy.quantization or str(config.optimizer.get("_target_")).startswith(BNB):
+        raise ConfigError(
+            "trainer.strategy=fsdp2: expected weights and moments in 16 bits or more; found "
+            "bitsandbytes, which does not read shards. Set lora=adapters optimizer=adamw, or "
+            "trainer=ddp."
         )
     if config.objective.get("round_length") is not None:
         raise ConfigError(
