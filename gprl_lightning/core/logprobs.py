@@ -94,8 +94,9 @@ def accelerator_chunk(vocabulary: int, memory: float) -> int:
 def _chunk_size(device: torch.device, vocabulary: int) -> int:
     if device.type in CHUNK_SIZES:
         return CHUNK_SIZES[device.type]
-    there = device.type == "cuda" and torch.cuda.is_available()
-    memory = torch.cuda.get_device_properties(device).total_memory if there else 80e9
+    cuda = cast(Any, torch.cuda)
+    there = device.type == "cuda" and cuda.is_available()
+    memory: float = cuda.get_device_properties(device).total_memory if there else 80e9
     return accelerator_chunk(vocabulary, memory)
 
 

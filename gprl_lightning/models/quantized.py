@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,8 @@ def plain_weight(linear: Any) -> Tensor:
     weight = linear.weight
     if getattr(weight, "quant_state", None) is None:
         return weight.detach()
-    from bitsandbytes.functional import dequantize_4bit
-
-    return dequantize_4bit(weight.data, weight.quant_state)  # pyright: ignore[reportUnknownVariableType]
+    functional: Any = import_module("bitsandbytes.functional")  # an extra
+    return functional.dequantize_4bit(weight.data, weight.quant_state)
 
 
 def merged_weight(linear: Any) -> Tensor:
@@ -81,7 +81,7 @@ def save_merged(model: PreTrainedModel, folder: str | Path, dtype: torch.dtype) 
             state[f"{name}.weight"] = plain_weight(layer).to(dtype)
             if getattr(layer, "bias", None) is not None:
                 state[f"{name}.bias"] = layer.bias.to(dtype)  # type: ignore[union-attr,operator]
-    config = copy.deepcopy(model.config)
+    config: Any = copy.deepcopy(model.config)
     del config.quantization_config
     with torch.device("meta"):
         whole: Any = type(model)(config)

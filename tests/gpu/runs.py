@@ -60,7 +60,11 @@ def peak_is_as_planned(*overrides: str) -> Finding:
     plan, measured = compare("device" if TRAINER == "gpu" else "small", f"trainer={TRAINER}",
                              *overrides)  # fmt: skip
     ratio = plan / measured
-    figures = {"planned GB": plan / 1e9, "measured GB": measured / 1e9, "ratio": ratio}
+    figures: dict[str, float | str] = {
+        "planned GB": plan / 1e9,
+        "measured GB": measured / 1e9,
+        "ratio": ratio,
+    }
     return Finding(figures, 0.85 <= ratio <= 1.15)
 
 
