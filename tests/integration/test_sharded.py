@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import checkpoint
 from transformers import AutoModelForCausalLM
 
 from gprl_lightning.runtime.checkpoint_files import REST, checkpoint_to_resume, damage
@@ -25,6 +26,9 @@ from tests.equality import differences
 from tests.integration.test_kills import Run
 from tests.tiny_run import clean_environment, tiny_settings, train
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(checkpoint, "HuggingFaceStorageReader"), reason="PyTorch is older than 2.8"
+)
 SCRIPT = Path(__file__).with_name("run_sharded.py")
 # Adam divides by the root of a gradient's square: float32's rounding of a tiny one is seen whole.
 TOLERANCE = {"double": 1e-12, "single": 1e-4}

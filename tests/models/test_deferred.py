@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 import torch
 from torch import distributed as dist
+from torch.distributed import checkpoint
 from torch.distributed.device_mesh import init_device_mesh
 
 from gprl_lightning.config import LoraConfig, PolicyConfig
@@ -18,6 +19,9 @@ from gprl_lightning.models.policy import Policy, load_policy, reference_of, save
 from gprl_lightning.runtime.sharding import full, shard
 from tests.tiny import Architecture, tiny_model, tiny_policy, tiny_prompts, tiny_tokenizer
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(checkpoint, "HuggingFaceStorageReader"), reason="PyTorch is older than 2.8"
+)
 KNOWN = ("llama", "qwen2")
 
 

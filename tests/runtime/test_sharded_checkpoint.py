@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import distributed as dist
+from torch.distributed import checkpoint
 from torch.distributed.device_mesh import init_device_mesh
 
 from gprl_lightning.errors import CheckpointCorrupt, NotFinite, ResumeRefused
@@ -20,6 +21,10 @@ from gprl_lightning.runtime.sharding import full, is_sharded, shard, whole
 from tests.equality import differences
 from tests.tiny import tiny_prompts
 from tests.worlds import tiny_module
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(checkpoint, "HuggingFaceStorageReader"), reason="PyTorch is older than 2.8"
+)
 
 
 @pytest.fixture(autouse=True)
