@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ def _map(measures: Measures) -> Any | None:
         return None
     figure, panel = plt.subplots(figsize=(8, 0.9 + 0.7 * len(found)), layout="constrained")
     for place, (seeds, interval) in enumerate(found.values()):
-        if seeds:
+        if not math.isnan(interval.mean):
             points = _points(interval)
             error_bar(panel, points, place, color="tab:blue", fmt="o")
             panel.annotate(
@@ -85,7 +86,8 @@ def _map(measures: Measures) -> Any | None:
                 xytext=(0, 7), textcoords="offset points", ha="center",
             )  # fmt: skip
         else:
-            panel.annotate("not run yet", (0, place), fontsize=8, ha="center", va="center")
+            told = f"{seeds} seeds so far" if seeds else "not run yet"
+            panel.annotate(told, (0, place), fontsize=8, ha="center", va="center")
     panel.axvspan(-POINTS * MARGIN, POINTS * MARGIN, color="tab:blue", alpha=0.08, lw=0)
     panel.axvline(0, color="black", lw=0.8)
     panel.set_yticks(range(len(found)), list(found), fontsize=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -134,6 +135,14 @@ def _contradicted(found: Found) -> bool:
 
 def gold_difference(measures: Measures, arm: str, other: str) -> tuple[int, Interval]:
     """Return how many verdict seeds two arms share so far, and the mean difference in gold at the
-    horizon with Student's interval."""
-    values = differences(measures, Contrast("", {arm: 1.0, other: -1.0}))
+    horizon with Student's interval; nan for a registered contrast before its last seed."""
+    contrast = Contrast("", {arm: 1.0, other: -1.0})
+    values = differences(measures, contrast)
+    if len(values) < len(VERDICT_SEEDS) and dict(contrast.weights) in _registered():
+        return len(values), Interval(math.nan, math.nan, math.nan)
     return len(values), student(values)
+
+
+def _registered() -> list[dict[str, float]]:
+    """The weights of every contrast of which nothing is said before the last seed."""
+    return [dict(c.weights) for c in (PRIMARY, *(c for cs in HYPOTHESES.values() for c in cs))]

@@ -211,7 +211,8 @@ def _map_rows(measures: Measures) -> list[list[str]]:
     rows = []
     for axes, (arm, other) in MAP.items():
         seeds, interval = gold_difference(measures, arm, other)
-        rows.append([axes.replace("\n", "; "), _points(interval) if seeds else "–", str(seeds)])
+        told = "–" if math.isnan(interval.mean) else _points(interval)
+        rows.append([axes.replace("\n", "; "), told, str(seeds)])
     return rows
 
 

@@ -12,7 +12,12 @@ import yaml
 
 from gprl_lightning.study.intervals import quantile
 from gprl_lightning.study.laboratory_figure import pictures_of
-from gprl_lightning.study.laboratory_judge import find, judge_primary, judge_secondary
+from gprl_lightning.study.laboratory_judge import (
+    find,
+    gold_difference,
+    judge_primary,
+    judge_secondary,
+)
 from gprl_lightning.study.laboratory_page import measured_part, measures_of
 from gprl_lightning.study.laboratory_plan import (
     ACCURACY,
@@ -111,6 +116,17 @@ def test_before_the_last_seed_there_is_no_word():
     assert "Interim, no verdict" in text and not {*cells} & {*WORDS} - {"better", "worse"}
     assert cells.count("interim, no verdict") == 1 + len(HYPOTHESES)
     assert "19 of 20" in text and "points | seeds" in text
+
+
+def test_the_map_holds_registered_differences_back():
+    """The first row of the map is H1's first contrast; the last is no contrast of the plan."""
+    rows = [*MAP.values()]
+    arms = {arm for pair in rows for arm in pair}
+    for count, told in ((19, False), (20, True)):
+        measures = {a: {s: {GOLD: 0.5} for s in VERDICT_SEEDS[:count]} for a in arms}
+        found = [gold_difference(measures, *pair) for pair in (rows[0], rows[-1])]
+        assert [seeds for seeds, _ in found] == [count, count]
+        assert [not math.isnan(i.mean) for _, i in found] == [told, True]
 
 
 def test_every_hypothesis_holds_where_it_is_true():
