@@ -7,6 +7,7 @@ checkpoint that differs is refused for is said by the ordinary way in, `models.n
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,9 +47,11 @@ def deferred_network(folder: Path, dtype: torch.dtype, attention: str | None) ->
     found = {name: shape for name, (_, shape) in places.items() if name not in tied}
     if found != expected:
         return None
-    if (folder / "generation_config.json").is_file():
+    generation = folder / "generation_config.json"
+    if generation.is_file():
         with one_line(f"policy.path={str(folder)!r}: generation_config.json"):
-            model.generation_config = GenerationConfig.from_pretrained(folder)
+            values = json.loads(generation.read_text(encoding="utf8"))
+            model.generation_config = GenerationConfig.from_dict(values)
     return model.eval()
 
 

@@ -453,7 +453,8 @@ def test_in_half_precision_old_logprobs_are_kept_within_the_bound_and_else_recom
         assert seen == [(True, 0.0), (True, 0.0)]
         assert all(0.025 < value < 0.2 for value in gauge)
     else:
-        assert all(not recomputed and 0 < error < 0.1 for recomputed, error in seen)
+        assert seen[0] == (True, 0.0), "of the first rollout two rows prove nothing"
+        assert all(not recomputed and 0 < error < 0.1 for recomputed, error in seen[1:])
         assert all(1e-4 < value < 0.025 for value in gauge)
 
 
