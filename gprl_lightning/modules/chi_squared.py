@@ -14,8 +14,8 @@ def chi2_weight(coefficient: float, groups: ScoredGroups) -> float:
     """Return the weight of each response's χ² term: ``c · d sqrt(χ²) / d χ²``; 0 if c is 0.
 
     χ² is the mean over all responses of the iteration, under the policy that sampled them. So the
-    gradient is exactly that of ``c · sqrt(χ²)`` in a rollout's first update, and in later ones the
-    root's slope is that update's (ours).
+    gradient is exactly that of ``c · sqrt(χ²)`` in a rollout's first update; later ones keep the
+    root's slope of the first (ours).
     """
     if coefficient == 0:
         return 0.0
