@@ -21,7 +21,6 @@ from gprl_lightning.study.laboratory_plan import (
     ACCURACY,
     ARMS,
     BETAS,
-    CHOSEN_ON,
     GOLD,
     LOG_GATE_SPREAD,
     MAP,
@@ -30,7 +29,7 @@ from gprl_lightning.study.laboratory_plan import (
     VERDICT_SEEDS,
 )
 from gprl_lightning.study.laboratory_records import AXIS_CORRELATION, Kept, by_arm
-from gprl_lightning.study.laboratory_tuning import stopped, tuning_gold, whole_seeds
+from gprl_lightning.study.laboratory_tuning import chosen_seeds, stopped, tuning_gold, whole_seeds
 from gprl_lightning.tracking import metrics
 
 INTERIM = "interim, no verdict"
@@ -223,10 +222,11 @@ def _tuning(kept: Sequence[Kept]) -> list[str]:
         if ARMS[best].explores:
             continue
         gold = tuning_gold(kept, arm)
-        seeds = CHOSEN_ON.get(arm, ()) or tuple(whole_seeds(gold))
+        settles = chosen_seeds(kept, arm)
+        seeds = settles or tuple(whole_seeds(gold))
         means = [float(np.mean([g[s] for s in seeds] or [math.nan])) for g in gold.values()]
         cells = ["–" if math.isnan(m) else f"{m:.3f}" for m in means]
-        settled = f"{BETAS[int(np.argmax(means))]:g}" if arm in CHOSEN_ON else "not yet"
+        settled = f"{BETAS[int(np.argmax(means))]:g}" if settles else "not yet"
         rows.append([ARMS[best].name, *cells, ", ".join(map(str, seeds)) or "–", settled])
     return ["Gold at the horizon on tuning seeds, which no verdict reads.", _table(head, rows)]
 

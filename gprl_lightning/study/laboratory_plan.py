@@ -87,7 +87,7 @@ ARMS: Mapping[str, Arm] = {
 }
 TUNED = {word: arm.tuned for word, arm in ARMS.items() if arm.tuned}
 # The tuning seeds on which β was chosen, by the arm that was tuned; none as long as it is not.
-CHOSEN_ON: Mapping[str, tuple[int, ...]] = {}
+CHOSEN_ON: Mapping[str, tuple[int, ...]] = {arm: TUNING_SEEDS for arm in TUNED.values()}
 
 Expected = Literal["better", "worse", "not worse", "not better"]
 GOLD, ACCURACY, LOG_GATE_SPREAD = "gold", "accuracy", "log gate spread"

@@ -46,6 +46,13 @@ def chosen(kept: Iterable[Kept], arm: str, seeds: Iterable[int]) -> float:
     return BETAS[int(np.argmax(means))]
 
 
+def chosen_seeds(kept: Iterable[Kept], arm: str) -> tuple[int, ...]:
+    """Return the tuning seeds on which an arm's β was chosen; none if not all their runs are
+    here."""
+    seeds = CHOSEN_ON.get(arm, ())
+    return seeds if {*seeds} <= {*whole_seeds(tuning_gold(kept, arm))} else ()
+
+
 def require_chosen(kept: Iterable[Kept], arm: str, settings: Settings) -> None:
     """Raise a ValueError unless a tuned arm's β is the one that its tuning runs choose.
 
@@ -67,9 +74,9 @@ def require_chosen(kept: Iterable[Kept], arm: str, settings: Settings) -> None:
 def stopped(kept: Sequence[Kept], best: str) -> dict[str, dict[int, float]]:
     """Return the gold of a tuned arm's verdict runs under a clock and a √KL trigger, by seed.
 
-    Both are chosen on the tuning runs at the arm's β. Empty as long as it has none.
+    Both are chosen on the tuning runs at the arm's β. Empty as long as these are not here.
     """
-    seeds = CHOSEN_ON.get(TUNED[best], ())
+    seeds = chosen_seeds(kept, TUNED[best])
     runs = {one.label.seed: one.run for one in kept if one.label.arm == best}
     if not seeds or not runs:
         return {}
