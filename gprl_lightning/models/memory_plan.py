@@ -149,6 +149,7 @@ def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> 
         # Shards are gathered in bfloat16: nothing else is cast.
         "copies of the weights in bfloat16": 2 * policy.parameters * (work.mixed and not sharded),
         "packed weights for decoding": _packed(policy, work) if work.packed else 0,
+        "KV cache": _kv_cache(policy, work) if work.packed else 0,  # of captured steps: it stays
         "gradients in DDP's buckets": trained if work.buckets else 0,
         # Written as one block, for which freed activations leave no room in one piece. Elsewhere it
         # is the machine's memory that holds it, not the device's.
@@ -187,15 +188,21 @@ def _packed(policy: Network, work: Work) -> int:
 
 def _sampling(policy: Network, work: Work) -> dict[str, float]:
     rows = work.prompts * work.group_size
-    prompt_rows = work.prompts if work.shared else rows
-    tokens = prompt_rows * work.prompt_tokens + rows * work.new_tokens
     number = _computed(policy, work)
     logits = 3 * rows * policy.vocabulary * 4  # as they come, sorted or shifted, and their exp
+    cache = {} if work.packed else {"KV cache": _kv_cache(policy, work)}
     return {
-        "KV cache": float(tokens * 2 * policy.kv_width * policy.layers * number),
+        **cache,
         "logits": float(logits),
         "activations": _passing(policy, work.prompts * work.prompt_tokens, number),
     }
+
+
+def _kv_cache(policy: Network, work: Work) -> float:
+    rows = work.prompts * work.group_size
+    prompt_rows = work.prompts if work.shared else rows
+    tokens = prompt_rows * work.prompt_tokens + rows * work.new_tokens
+    return float(tokens * 2 * policy.kv_width * policy.layers * _computed(policy, work))
 
 
 def _scoring(scorer: Network, work: Work) -> float:
@@ -214,6 +221,7 @@ def _update(policy: Network, work: Work) -> dict[str, float]:
     chunk = CHUNK_SIZES["cpu"]
     if not work.on_cpu and policy.vocabulary:
         chunk = accelerator_chunk(policy.vocabulary, work.memory)
+    chunk = min(chunk, work.rows * work.new_tokens)
     head = policy.vocabulary * policy.width * 4 if policy.trainable == policy.parameters else 0
     return {
         # The layer in work has its activations, and as much again in passing gradients.

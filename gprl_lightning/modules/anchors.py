@@ -17,7 +17,7 @@ import torch
 from gprl_lightning.core.batch import PromptBatch
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.native import NativeSampler
-from gprl_lightning.rollout.sampler import Sampler, Sampling
+from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.runtime.processes import processes, rank
 
 ANCHOR_SEED = 7919  # keeps the anchors' randomness apart from that of the rollouts
@@ -36,7 +36,7 @@ class Anchors:
 
     def __init__(self, seed: int):
         self.seed = seed + ANCHOR_SEED
-        self.sampler: Sampler = NativeSampler(fixed_shapes=False)
+        self.sampler = NativeSampler()
         self.responses: dict[int, str] = {}
         self.upcoming: Callable[[int, int], PromptBatch] | None = None
 
@@ -65,6 +65,7 @@ class Anchors:
         )
         single = replace(sampling, group_size=1)
         rollout = self.sampler.sample(reference, batch.to(device), single, self.seed)
+        self.sampler.release()  # a copy of the reference, for one rollout in many iterations
         self.responses |= dict(zip(batch.uids.tolist(), rollout.responses, strict=True))
 
     def state_dict(self) -> dict[str, Any]:

@@ -86,7 +86,8 @@ class FixedShapes:
             held=_blocks(sampling.max_new_tokens + 1),
         )
         if self.buffers is None or not self.buffers.fit(shape):
-            self.buffers, self.graphs = Buffers.of(model, weights, shape), {}
+            # Graphs hold the old buffers' addresses; and a pool is gone with the last graph in it.
+            self.buffers, self.graphs, self.pool = Buffers.of(model, weights, shape), {}, None
         self.buffers.start(shape, read, sent(lengths, device), keys)
         if eos_ids not in self.eos:
             self.eos[eos_ids] = torch.tensor(eos_ids, device=device)

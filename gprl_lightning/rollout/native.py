@@ -48,6 +48,10 @@ class NativeSampler:
     def weights_changed(self, policy: Policy, version: int) -> None:
         """Do nothing: the policy's own tensors are read."""
 
+    def release(self) -> None:
+        """Drop the packed weights, buffers and captured steps; the next rollout makes them anew."""
+        self.decoder = FixedShapes()
+
     def sample(
         self, policy: Policy, prompts: PromptBatch, sampling: Sampling, seed: int
     ) -> Rollout:

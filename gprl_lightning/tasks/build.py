@@ -139,7 +139,8 @@ def make_optimizer(cfg: DictConfig) -> Callable[[Iterable[Tensor]], Optimizer]:
             "optimizer=adamw_8bit: needs bitsandbytes. Install it with `pip install "
             "gprl-lightning[bitsandbytes]`, or set optimizer=adamw or optimizer=adamw_masters."
         )
-    make: Callable[[Iterable[Tensor]], Optimizer] = instantiate(cfg.optimizer)
+    # Plain lists and numbers: an optimiser puts its options into checkpoints.
+    make: Callable[[Iterable[Tensor]], Optimizer] = instantiate(cfg.optimizer, _convert_="all")
     try:
         parameter = torch.nn.Parameter(torch.zeros(1))
         parameter.grad = torch.zeros(1)

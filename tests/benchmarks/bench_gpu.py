@@ -1,7 +1,7 @@
 """A Llama-3-8B on one GPU: rollout, update, memory, and how near they are to the device's limits.
 
     python -m tests.benchmarks.bench_gpu [--shape 8b | 1b] [--full] [--prompts 4]
-        [--micro-batch 4] [overrides]
+        [--micro-batch 4] [--profile kernels.json] [overrides]
     python -m tests.benchmarks.bench_gpu --toy        # a small model, on whatever there is
 
 Random weights of that shape in bfloat16, with LoRA or (``--full``) all of it trained; G = 8, 512
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ import torch
 from gprl_lightning.tracking import metrics
 from tests.benchmarks.bench_trl import CACHE
 from tests.benchmarks.contest import trl
-from tests.benchmarks.recording import WALL, recorded
+from tests.benchmarks.recording import WALL, Profile, recorded
 from tests.benchmarks.setups import Setup, Shape, World, make_world
 
 ON_GPU = torch.cuda.is_available()
@@ -37,6 +38,7 @@ LARGE = {
     name: Setup(f"llama-3-{name}", shape, 4, 8, 256, 512, mean_length=None, dtype=torch.bfloat16)
     for name, shape in (("8b", LLAMA_3_8B), ("1b", LLAMA_3_1B))
 }
+PROFILE = "+callbacks.profile._target_=tests.benchmarks.recording.Profile"
 TOY = Setup("toy", Shape(64, 2, 512, mlp=128), 2, 4, 24, 12, mean_length=None)
 
 
@@ -119,10 +121,13 @@ def on_this_device(setup: Setup, lora: bool, micro_batch: int) -> list[str]:
 def ours(setup: Setup, world: World, lora: bool, micro_batch: int, more: list[str]) -> None:
     if ON_GPU:
         torch.cuda.reset_peak_memory_stats()
+    started = perf_counter()
     rows = recorded(setup, world, 2, *on_this_device(setup, lora, micro_batch), *more)
     names = (WALL, metrics.TIME_ROLLOUT, metrics.TIME_SCORE, metrics.TIME_UPDATE)
     whole, rollout, score, update = (mean(row[name] for row in rows) for name in names)
     speed = mean(row[metrics.TOKENS_PER_SECOND] for row in rows)
+    seconds = perf_counter() - started
+    print(f"{len(rows) + 1} iterations, with all that begins a run, took {seconds:.0f} s")
     size = 8192 if ON_GPU else 512
     peak, bandwidth = matmul_rate(setup.dtype, size), copy_rate(2**30 if ON_GPU else 2**26)
     limit, mfu = decoding_limit(setup, bandwidth), update_flops(setup, lora) / update / peak
@@ -143,7 +148,7 @@ def theirs(setup: Setup, world: World, lora: bool, micro_batch: int) -> None:
         return
     with closing(trl(setup, world, {}, micro_batch, lora)) as run:
         run.turn(1)
-        found = run.turn(2)
+        found = run.turn(1)
     speed = setup.rollouts * found["mean_length"] / found["rollout_seconds"]
     print(
         f"TRL: iteration {found['wall_seconds']:.2f} s: rollout {found['rollout_seconds']:.2f},",
@@ -162,17 +167,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--prompts", type=int, default=4, help="per iteration; 8 responses each")
     parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--without-trl", action="store_true")
+    parser.add_argument("--profile", type=Path, help="a JSON of the longest kernels")
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args(arguments)
     setup = TOY if options.toy else replace(LARGE[options.shape], prompts=options.prompts)
     if not (ON_GPU or options.toy):
         parser.error("no CUDA device; --toy runs a small model on the CPU")
+    started = perf_counter()
     world = make_world(setup, options.cache)
+    print(f"models of that shape were made in {perf_counter() - started:.0f} s", flush=True)
     device = torch.cuda.get_device_name() if ON_GPU else "CPU"
     how = "all weights" if options.full else "LoRA"
     print(f"{setup.name} on {device}, {how}: {setup.prompts} prompts, G = {setup.group_size}")
-    ours(setup, world, not options.full, options.micro_batch, options.overrides)
+    more = [*options.overrides, *([PROFILE] if options.profile else [])]
+    ours(setup, world, not options.full, options.micro_batch, more)
+    if options.profile:
+        options.profile.write_text(json.dumps(Profile.found, indent=1))
     if not options.without_trl:
         theirs(setup, world, not options.full, options.micro_batch)
 

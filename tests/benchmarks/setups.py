@@ -122,6 +122,7 @@ def make_world(setup: Setup, cache: Path) -> World:
     if world.prompts.exists():  # written last
         return world
     world.runs.mkdir(parents=True, exist_ok=True)
+    large = setup.dtype == torch.bfloat16  # made once, since it takes a minute
     if setup.shape is None:
         source = policy_folder("smollm2_135m", str(cache))
         world.policy.symlink_to(source)
@@ -134,8 +135,7 @@ def make_world(setup: Setup, cache: Path) -> World:
             set_stop_probability(policy, stop_probability(setup.mean_length, setup.new_tokens))
         policy.save_pretrained(world.policy)
         tokenizer.save_pretrained(world.policy)
-        del policy  # two of them might not fit
-        judge = random_llama(setup.shape, 1, setup.dtype).model
+        judge = policy.model if large else random_llama(setup.shape, 1, setup.dtype).model
         texts = random_prompts(setup.prompt_tokens, setup.shape.vocabulary)
     gpm = from_backbone(judge, tokenizer, num_axes=3, max_tokens=512)
     save_preference_model(gpm, world.preference_model)
@@ -161,7 +161,7 @@ def random_llama(shape: Shape, seed: int, dtype: torch.dtype) -> LlamaForCausalL
     """On the CPU, but made on the GPU where there is one, which billions of numbers take."""
     torch.manual_seed(seed)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        return LlamaForCausalLM(llama_config(shape)).to(dtype).cpu()
+        return LlamaForCausalLM._from_config(llama_config(shape), dtype=dtype).cpu()
 
 
 def llama_config(shape: Shape) -> LlamaConfig:

@@ -1,13 +1,13 @@
 """Everything of this project that only a GPU can settle, in one command of eight minutes.
 
-    python -m tests.gpu.check [--minutes 8] [--out gpu.json]     # on a machine with a GPU
+    python -m tests.gpu.check [--minutes 8] [--parts right fast] # on a machine with a GPU
     python -m tests.gpu.check --toy                              # the script itself, on a CPU
 
-First what must be right: sampling, gradients, precisions, a resume. Then a run of the sandbox, and
-of SmolLM2-135M where its weights are. Then, with what time is left, an 8B-shaped policy with LoRA
-and a 1B-shaped one beside TRL (`tests.benchmarks.bench_gpu`): tokens a second against what the
-memory's bandwidth allows, MFU, peak memory. No network is needed. One table is printed, one JSON
-written; a check that could not run says why.
+First what must be right: sampling, gradients, precisions, a resume. Then an 8B-shaped policy with
+LoRA and a 1B-shaped one beside TRL (`tests.benchmarks.bench_gpu`): tokens a second against what the
+memory's bandwidth allows, MFU, peak memory, the longest kernels. Then, with what time is left, runs
+of the sandbox and of SmolLM2-135M. No network is needed (`tests.gpu.carry` fetches what such a
+machine lacks). One table is printed, one JSON written; a check that could not run says why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from shutil import rmtree
 from time import perf_counter
 from typing import Any
 
@@ -30,6 +33,8 @@ from tests.gpu import correctness, profiles, runs
 from tests.gpu.correctness import Finding
 
 ROOT = Path(__file__).parents[2]
+PARTS = ("right", "fast")
+SIDE_BY_SIDE = 6  # processes on one device
 
 
 class Report:
@@ -58,6 +63,17 @@ class Report:
         self.rows[name] = {"holds": finding.holds, **finding.figures}
         self.write()
 
+    def add_side_by_side(
+        self, checks: dict[str, Callable[[], Finding]], meanwhile: dict[str, Callable[[], Finding]]
+    ) -> None:
+        """Make checks that are processes of their own at once, and some here: none is timed."""
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            started = {name: pool.submit(check) for name, check in checks.items()}
+            for name, check in meanwhile.items():
+                self.add(name, check, 40)
+            for name, made in started.items():
+                self.add(name, made.result)
+
     def note(self, name: str, found: dict[str, Any]) -> None:
         self.rows[name] = found
         self.write()
@@ -74,12 +90,20 @@ def _short(value: float | str) -> str:
 
 def command(*arguments: str, seconds: float) -> Finding:
     """Run a module of this project; its printed lines are the figures."""
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=seconds
-    )
-    lines = [line for line in done.stdout.splitlines() if line.strip()][-12:]
-    if done.returncode:
-        return Finding({"error": (done.stdout + done.stderr)[-1500:]}, False)
+    with tempfile.TemporaryFile("w+") as out:
+        done = subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            code: int | str = done.wait(seconds)
+        except subprocess.TimeoutExpired:
+            done.kill()
+            code = f"not done in {seconds:.0f} s"
+        out.seek(0)
+        printed = out.read()
+    if code:
+        return Finding({"ended": str(code), "error": printed[-1500:]}, False)
+    lines = [line for line in printed.splitlines() if line.strip()][-12:]
     return Finding({"printed": " | ".join(lines)}, True)
 
 
@@ -87,56 +111,71 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--toy", action="store_true", help="small, on whatever there is")
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--smollm2", type=Path, help="config and tokenizer: weights are random")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     options = parser.parse_args(arguments)
     if not (torch.cuda.is_available() or options.toy):
         parser.error("no CUDA device; --toy runs the script itself on a CPU")
     report = Report(options.minutes, options.out)
+    if "right" in options.parts:
+        _right(report, options.toy)
+    if "fast" in options.parts and not options.toy:
+        with tempfile.TemporaryDirectory() as folder:
+            _fast(report, Path(folder), options.smollm2)
+    return 0 if all(row.get("holds", True) for row in report.rows.values()) else 1
+
+
+def _right(report: Report, toy: bool) -> None:
     for name, check in correctness.CHECKS.items():
         report.add(name, check)
     report.note("profile of a rollout", profiles.rollout_profile())
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        kinds = list(runs.KINDS.items())[: 2 if options.toy else None]
-        for name, overrides in kinds:
-            report.add(f"two iterations, {name}",
-                       lambda o=overrides: runs.two_iterations(root, *o), 40)  # fmt: skip
-        if not options.toy:
-            report.add("peak memory and the plan", runs.peak_is_as_planned, 60)
+        checks: dict[str, Callable[[], Finding]] = {
+            f"two iterations, {name}": partial(runs.two_iterations, root / f"kind_{i}", *overrides)
+            for i, (name, overrides) in enumerate([*runs.KINDS.items()][: 2 if toy else None])
+        }
+        meanwhile: dict[str, Callable[[], Finding]] = {}
+        if not toy:
+            checks["a resume is bit-equal"] = partial(runs.resume_is_bit_equal, root / "resume")
             masters = ("policy.dtype=bfloat16", "trainer.precision=32-true",
                        "optimizer=adamw_masters")  # fmt: skip
-            report.add("peak memory and the plan, masters",
-                       lambda: runs.peak_is_as_planned(*masters), 60)  # fmt: skip
-            report.add("a resume is bit-equal", lambda: runs.resume_is_bit_equal(root), 60)
-            _speed(report, root)
-    return 0 if all(row.get("holds", True) for row in report.rows.values()) else 1
+            meanwhile = {
+                "peak memory and the plan": runs.peak_is_as_planned,
+                "peak memory and the plan, masters": partial(runs.peak_is_as_planned, *masters),
+            }
+        report.add_side_by_side(checks, meanwhile)
 
 
-def _speed(report: Report, root: Path) -> None:
+def _fast(report: Report, root: Path, smollm2: Path | None) -> None:
     bench = "tests.benchmarks.bench_gpu"
-    sandbox = ("train.py", "trainer=gpu", "iterations=20", "logger=csv")
-    report.add(
-        "the sandbox, 20 iterations",
-        lambda: command(*sandbox, f"hydra.run.dir={root / 'sandbox'}", seconds=report.left),
-        60,
-    )
-    smollm2 = ("train.py", "experiment=smollm2_135m", "trainer=gpu", "iterations=20")
-    report.add(
-        "SmolLM2-135M, 20 iterations",
-        lambda: command(*smollm2, f"hydra.run.dir={root / 'smollm2'}", seconds=report.left),
-        60,
-    )
     cache = ("--cache", str(root / "worlds"))
+    kernels = root / "kernels.json"
     report.add(
         "8B shape, LoRA",
         lambda: command("-m", bench, "--prompts", "8", "--without-trl", *cache,
-                        seconds=report.left),
+                        "--profile", str(kernels), seconds=report.left),
         120,
     )  # fmt: skip
+    if kernels.exists():
+        report.note("8B shape, LoRA: kernels", json.loads(kernels.read_text()))
+    rmtree(root / "worlds", ignore_errors=True)
     report.add(
         "1B shape, all weights, beside TRL",
         lambda: command("-m", bench, "--shape", "1b", "--full", *cache, seconds=report.left),
         90,
+    )
+    report.add(
+        "the sandbox, 20 iterations",
+        lambda: command("train.py", "trainer=gpu", "iterations=20", "logger=csv",
+                        f"hydra.run.dir={root / 'sandbox'}", seconds=report.left),
+        60,
+    )  # fmt: skip
+    report.add(
+        "SmolLM2-135M, 20 iterations",
+        lambda: command("train.py", *runs.smollm2(root, smollm2), seconds=report.left),
+        60,
     )
 
 

@@ -48,11 +48,31 @@ def weights_of(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def two_iterations(root: Path, *overrides: str) -> Finding:
+def two_iterations(folder: Path, *overrides: str) -> Finding:
     """Train for two iterations, the preference model first."""
-    started, folder = perf_counter(), root / str(len([*root.iterdir()]))
-    train(folder, root / "cache", "iterations=2", *overrides)
+    started = perf_counter()
+    train(folder, folder.parent / "cache", "iterations=2", *overrides)
     return Finding({"seconds": round(perf_counter() - started, 1)}, weights_of(folder) != "")
+
+
+def smollm2(root: Path, shape: Path | None) -> list[str]:
+    """Return the settings of twenty iterations, of its weights or of random ones of its shape.
+
+    Args:
+        root: where the run goes.
+        shape: its config and tokenizer, for random weights; None: its package is there.
+    """
+    cache = root / "cache"
+    if shape is not None:
+        from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
+
+        torch.manual_seed(0)
+        folder = cache / "smollm2_135m"  # what the package's weights are converted to, once
+        config = AutoConfig.from_pretrained(shape, trust_remote_code=False)
+        LlamaForCausalLM(config).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(shape, trust_remote_code=False).save_pretrained(folder)
+    return ["experiment=smollm2_135m", "trainer=gpu", "iterations=20", "logger=csv",
+            f"hydra.run.dir={root / 'smollm2'}", f"paths.cache={cache}"]  # fmt: skip
 
 
 def peak_is_as_planned(*overrides: str) -> Finding:
@@ -70,12 +90,12 @@ def peak_is_as_planned(*overrides: str) -> Finding:
 
 def resume_is_bit_equal(root: Path) -> Finding:
     """Four iterations in one go, against the same run that goes on from its second checkpoint."""
-    kept = ("iterations=4", "checkpoint_every=2", "trainer.deterministic=true")
+    kept = ("iterations=4", "checkpoint_every=2", "+trainer.deterministic=warn")
     whole, parted = root / "whole", root / "parted"
-    train(whole, root / "cache", *kept)
+    train(whole, root.parent / "cache", *kept)
     shutil.copytree(whole, parted)
     (parted / "checkpoints" / "iteration_000004.ckpt").unlink()
     shutil.rmtree(parted / "policy")
-    train(parted, root / "cache", *kept)
+    train(parted, root.parent / "cache", *kept)
     hashes = weights_of(whole), weights_of(parted)
     return Finding(dict(zip(("whole", "resumed"), hashes, strict=True)), hashes[0] == hashes[1])

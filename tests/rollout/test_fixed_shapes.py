@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from gprl_lightning.models.lora import with_lora
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout import fixed_shapes
 from gprl_lightning.rollout.decode_weights import DecodeWeights
+from gprl_lightning.rollout.fixed_step import FixedStep
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
 from tests.tiny import tiny_model, tiny_policy, tiny_prompts, tiny_tokenizer
@@ -81,6 +83,35 @@ def test_where_a_step_cannot_be_captured_it_runs_by_itself(monkeypatch, caplog):
     sampler.decoder.captures = True
     assert_equal(*both(policy, Sampling(4, 70), 1, sampler))
     assert caplog.text.count("could not be captured") == 1 and not sampler.decoder.graphs
+
+
+def test_captured_steps_are_replayed_and_a_larger_buffer_has_a_pool_of_its_own(monkeypatch):
+    """A stand-in for CUDA's graphs: to capture a step does not run it, to replay it does. A real
+    pool is gone with the last graph in it, and whoever asks for it again is refused."""
+    run, pools = FixedStep.__call__, []
+
+    class Graph:
+        def replay(self):
+            run(self.step)
+
+    @contextmanager
+    def capturing(graph, pool):
+        pools.append(pool)
+        monkeypatch.setattr(FixedStep, "__call__", lambda step: setattr(graph, "step", step))
+        yield
+        monkeypatch.setattr(FixedStep, "__call__", run)
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capturing)
+    policy, sampler = tiny_policy("llama"), NativeSampler(fixed_shapes=True)
+    sampler.decoder.captures = True
+    for size, pool in ((4, 0), (3, 0), (6, 1)):
+        assert_equal(*both(policy, Sampling(size, 70), 1, sampler))
+        assert pools[-1] is [*dict.fromkeys(pools)][pool]
+    assert len(dict.fromkeys(pools)) == 2 and sampler.decoder.graphs
+    sampler.release()
+    assert not sampler.decoder.graphs and sampler.decoder.buffers is None
 
 
 def embeddings(policy: Policy) -> torch.Tensor:

@@ -19,8 +19,22 @@ def test_each_word_is_its_optimiser(word, kind):
     make = make_optimizer(composed(f"optimizer={word}", "optimizer.lr=0.5"))
     made = make([torch.nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))])
     assert type(made) is kind and made.param_groups[0]["lr"] == 0.5
-    if word == "adamw_masters":
-        assert made.param_groups[0]["betas"] == (0.9, 0.999)  # plain, for a checkpoint
+    assert tuple(made.param_groups[0]["betas"]) == (0.9, 0.999)
+
+
+class Keeps(torch.optim.SGD):
+    """An optimiser that keeps a list of its options as it comes, as bitsandbytes' do."""
+
+    def __init__(self, parameters, lr, betas, **others):
+        super().__init__(parameters, lr)
+        self.param_groups[0]["betas"] = betas
+
+
+def test_an_optimisers_options_are_plain_for_its_checkpoints():
+    target = f"optimizer._target_={__name__}.Keeps"
+    cfg = composed("optimizer=adamw_8bit", "~optimizer.weight_decay", target)
+    found = make_optimizer(cfg)([torch.nn.Parameter(torch.zeros(2))])
+    assert type(found.state_dict()["param_groups"][0]["betas"]) is list
 
 
 def test_8_bits_without_their_package_are_refused_in_one_message(monkeypatch):

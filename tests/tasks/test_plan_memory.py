@@ -40,11 +40,10 @@ def test_llama_3_8b_with_all_weights_by_hand(llama):
 
     float32 weights 32.1 GB, gradients 32.1, two moments 64.2: the 128 GB. Reference 32.1; GPM of
     7.50e9 parameters in bfloat16 15.0; bfloat16 copies of the weights under bf16-mixed 16.1, and
-    the sampler's, packed, 16.1. These are 207.8. Sampling takes the most besides: keys and values
-    of 8 · 1,024 + 64 · 512 tokens, 131,072 bytes each, are 5.4 GB, the forward pass of 8 · 1,024
-    prompt tokens 1.2. The update: 3,072 tokens · 32 layers · 4,096 · 4 bytes at checkpoints 1.6,
-    twice one layer's activations 2.1, a chunk's logits 1.3, the output layer's gradient 2.1: 7.1.
-    With 0.6 of libraries: 215.
+    the sampler's, packed, 16.1. Its captured steps keep their keys and values, of 8 · 1,024 +
+    64 · 512 tokens of 131,072 bytes: 5.4. These are 213.2. The update takes the most besides: 3,072
+    tokens · 32 layers · 4,096 · 4 bytes at checkpoints 1.6, twice one layer's activations 2.1, a
+    chunk's logits 1.3, the output layer's gradient 2.1: 7.1. With 0.6 of libraries: 221.
 
     On several GPUs the gradients are held twice, 32.1 more, by DDP. What stays whatever the
     precision does, weights, gradients, moments, reference, GPM and these, is then 208 GB.
@@ -54,12 +53,12 @@ def test_llama_3_8b_with_all_weights_by_hand(llama):
     assert held == {
         "weights": 32.1, "gradients": 32.1, "optimiser (two moments)": 64.2, "reference": 32.1,
         "preference model": 15.0, "copies of the weights in bfloat16": 16.1,
-        "packed weights for decoding": 16.1, "libraries": 0.6,
+        "packed weights for decoding": 16.1, "KV cache": 5.4, "libraries": 0.6,
     }  # fmt: skip
-    assert plan.peak / GB == pytest.approx(215.4, rel=0.01)
+    assert plan.peak / GB == pytest.approx(220.8, rel=0.01)
     ddp = planned(validate(composed(*llama, "lora=none", "policy.dtype=float32", "trainer=ddp")))
     others = (
-        "copies of the weights in bfloat16", "packed weights for decoding", "libraries"
+        "copies of the weights in bfloat16", "packed weights for decoding", "KV cache", "libraries"
     )  # fmt: skip
     stays = sum(size for name, size in ddp.resident.items() if name not in others)
     assert stays / GB == pytest.approx(207.7, abs=0.1)
@@ -162,10 +161,10 @@ def test_a_smaller_card_takes_a_smaller_micro_batch(llama):
 
 def test_a_plan_that_exceeds_the_device_is_refused(llama, capsys):
     full = [*llama, "lora=none", "policy.dtype=float32"]
-    with pytest.raises(ConfigError, match=r"device's 141\.0 GB per process; found 216\.\d"):
+    with pytest.raises(ConfigError, match=r"device's 141\.0 GB per process; found 22[12]\.\d"):
         plan_memory(validate(composed(*full, "plan_memory_gb=141")))
     shown = capsys.readouterr().out
-    assert "reference" in shown and "sampling: KV cache" in shown
+    assert "reference" in shown and "sampling: logits" in shown and "KV cache" in shown
     assert plan_memory(validate(composed(*full, "plan_memory_gb=300"))).peak < 300 * GB
 
 
