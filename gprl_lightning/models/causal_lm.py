@@ -103,10 +103,10 @@ def head_is_plain(model: PreTrainedModel) -> bool:
     Decided by trying it on two tokens: some architectures scale their logits (Cohere, Granite,
     Falcon-H1) under names of their own, and a list of those would be silently incomplete.
     """
-    model = tried_on(model)
-    head = cast(nn.Linear, model.get_output_embeddings())
-    plain = type(head) is nn.Linear  # a LoRA-wrapped head has more to it than its weight
+    plain = type(model.get_output_embeddings()) is nn.Linear  # one with an adapter is more
     if plain:
+        model = tried_on(model)
+        head = cast(nn.Linear, model.get_output_embeddings())
         ids = torch.arange(2, device=model.device)[None]
         training = model.training
         model.eval()

@@ -61,7 +61,7 @@ def load_network(
             f"{len(missing)} tensors, as {min(missing)}. Use complete weight files, and the "
             "config.json that belongs to them."
         )
-    left_out = [] if truncated else _of_known_kind(report["unexpected_keys"], network)
+    left_out = [] if truncated else of_known_kind(report["unexpected_keys"], network)
     if left_out:
         raise CheckpointError(
             f"{where}: expected a network for every tensor in its files; config.json leaves out "
@@ -103,8 +103,9 @@ def _finite(tensor: Tensor) -> bool:
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
-def _of_known_kind(names: Iterable[str], network: Any) -> list[str]:
-    """Names that are those of the network's own tensors but for their numbers: its layers'."""
+def of_known_kind(names: Iterable[str], network: Any) -> list[str]:
+    """Return the names that are those of the network's own tensors but for their numbers: its
+    layers'."""
     prefix = f"{network.base_model_prefix}."
 
     def kind(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ from gprl_lightning.models.causal_lm import (
     require_causal,
 )
 from gprl_lightning.models.chat_template import ChatTemplate
-from gprl_lightning.models.deferred import deferred_network
+from gprl_lightning.models.deferred import Waiting, adapted, deferred_network
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.gathered import gathered_model
 from gprl_lightning.models.lora import leave_frozen_weights_out, with_lora
@@ -57,7 +58,7 @@ class Policy(nn.Module):
         temperature: of sampling; every log-probability is of softmax(logits / temperature).
 
     Attributes:
-        weights_from: a folder that its weights are still to be read from, shard by shard, by
+        weights_from: where its weights are still to be read from, shard by shard, by
             `models.deferred.read_shards`; None: it has them.
 
     Raises:
@@ -69,7 +70,7 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.chat = ChatTemplate(tokenizer, "policy")
-        self.weights_from: Path | None = None
+        self.weights_from: Waiting | None = None
         self.model = model
         self.tokenizer = tokenizer
         self.temperature = temperature
@@ -231,8 +232,13 @@ class _AdapterFree(nn.Module):
 
 def whole_policy(network: Any) -> AbstractContextManager[None]:
     """Hold a policy's, or a reference's, weights whole on this process: see `runtime.sharding`."""
+    return whole(weights_in(network))
+
+
+def weights_in(network: Any) -> nn.Module:
+    """Return what has the weights of a policy, or of a reference, which may be another's."""
     module = network.module if isinstance(network, FrozenModel) else network
-    return whole(module.policy[0] if isinstance(module, _AdapterFree) else module)
+    return module.policy[0] if isinstance(module, _AdapterFree) else module
 
 
 def reference_of(policy: Policy) -> FrozenModel[Policy]:
@@ -253,8 +259,8 @@ def load_policy(
         config: dtype, attention, gradient checkpointing, chat template and adapters.
         path: a folder or hub name: ``config.path`` with built-in names resolved.
         temperature: of sampling.
-        deferred: leave the weights where they are until the policy is sharded, if its architecture
-            and its files allow that.
+        deferred: leave the weights where they are until the policy is sharded, if its files allow
+            that.
 
     Raises:
         ConfigError: nothing there to load, files that are damaged or incomplete, a network that
@@ -264,25 +270,30 @@ def load_policy(
     how = {} if config.quantization is None else loading_options(dtype)
     with made_again_if_damaged(path, config.path in MADE):
         tokenizer = load_tokenizer("policy.path", path, config.chat_template)
-        without = None
-        if deferred and config.lora is None:
-            without = deferred_network(Path(path), dtype, config.attention)
-        model = without or load_network(
-            AutoModelForCausalLM,
-            "policy.path",
-            path,
-            dtype=dtype,
-            attn_implementation=config.attention,
-            **how,
+        found = None
+        if deferred:
+            given = AutoModelForCausalLM, "policy.path", Path(path), dtype, config.attention
+            found = deferred_network(*given)
+        model, waiting = found or (
+            load_network(
+                AutoModelForCausalLM,
+                "policy.path",
+                path,
+                dtype=dtype,
+                attn_implementation=config.attention,
+                **how,
+            ),
+            None,
         )
     require_causal(model, f"policy.path={str(path)!r}")
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.lora is not None:
         model.enable_input_require_grads()
-        model = with_lora(model, config.lora)
+        add = partial(with_lora, config=config.lora)
+        model = add(model) if waiting is None else adapted(model, add)
     policy = Policy(model, tokenizer, temperature)
-    policy.weights_from = Path(path) if without is not None else None
+    policy.weights_from = waiting and waiting.inside(policy, policy.causal_lm)
     return policy
 
 

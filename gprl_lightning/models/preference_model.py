@@ -33,10 +33,11 @@ from gprl_lightning.core.preference import (
 from gprl_lightning.core.transfers import sent
 from gprl_lightning.errors import ConfigError, NotFinite
 from gprl_lightning.models.chat_text import ChatText, TextBatch
+from gprl_lightning.models.deferred import Waiting, weights_of
 from gprl_lightning.models.shared_prompt import shares_prompts
 from gprl_lightning.models.shared_scoring import batches_by_prompt, states_of_texts
 from gprl_lightning.models.tokenizer_files import tokenizer_fingerprint
-from gprl_lightning.runtime.sharding import whole
+from gprl_lightning.runtime.sharding import agreed, whole
 
 DEFAULT_TAU: dict[str, float] = {"gpm": 0.1, "bradley_terry": 1.0, "multi_head": 1.0}
 
@@ -81,7 +82,8 @@ class PreferenceModel(nn.Module):
     prompt head.
 
     ``rotation``, a unitary matrix or None, turns the axes, see `core.axis_rotation`; ``attributes``
-    names those that the first axes were trained on.
+    names those that the first axes were trained on; ``weights_from`` says where the backbone's
+    weights are still to be read from, shard by shard.
 
     Args:
         backbone: a causal ``AutoModel`` (no language-model head).
@@ -134,6 +136,7 @@ class PreferenceModel(nn.Module):
         self.gate_temperature = gate_temperature
         self.rotation: Tensor | None = None
         self.attributes: tuple[str, ...] = ()
+        self.weights_from: Waiting | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -202,7 +205,7 @@ class PreferenceModel(nn.Module):
     def identity(self) -> dict[str, object]:
         """Return weights, options and tokenizer."""
         return {
-            "weights": checksum(self.named_parameters()),
+            "weights": checksum(weights_of(self)),
             "kind": self.kind,
             "tau": self.tau,
             "eigenvalue_scale": self.eigenvalue_scale,
@@ -289,13 +292,13 @@ class PreferenceModel(nn.Module):
         batches = batches_by_prompt(rows, self.batch_size)
         found: list[tuple[Tensor, Tensor]] = []
         with whole(self):
-            for batch in batches:
+            for batch, counts in agreed(self, batches, "of scoring"):
                 part = [rows[i] for i in batch]
                 if self.shares_prompts:
                     states = states_of_texts(self.backbone, part)
                 else:
                     states = self.hidden_states(self.text.collate(part).to(self.device))
-                found.append(read(*states))
+                found += [read(*states)] if counts else []
         order = torch.tensor([i for batch in batches for i in batch]).argsort()
         back = sent(order, self.device)
         first, second = (torch.cat(parts)[back] for parts in zip(*found, strict=True))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gprl_lightning.core.options import EigenvalueScale, L2Scope, Values
 from gprl_lightning.models.chat_text import ChatText
+from gprl_lightning.models.deferred import Waiting, deferred_network, sources_are_waiting
 from gprl_lightning.models.multi_head import MultiHead, label_names
 from gprl_lightning.models.network_files import CheckpointError, load_network, require_finite
 from gprl_lightning.models.preference_files import (
@@ -76,7 +77,7 @@ def load_preference_model(
     heads = read_heads(folder)
     value, prompt = checked_heads(folder, heads, num_axes, kind)
     require_finite(f"preference_model.path={str(folder)!r}", heads.items())
-    backbone = _backbone(folder, getattr(torch, dtype), attention)
+    backbone, waiting = _backbone(folder, getattr(torch, dtype), attention)
     check_width(folder, value, backbone)
     text_format = "chat" if "score.weight" in heads else "gpm"
     text = ChatText(
@@ -89,7 +90,9 @@ def load_preference_model(
         names = label_names(read_config(folder), len(value))
         head = _head(value, backbone.dtype)
         scale = 1.0 if tau is None else tau
-        return MultiHead(backbone, head, text, names, tau=scale, batch_size=batch_size).eval()
+        labels = MultiHead(backbone, head, text, names, tau=scale, batch_size=batch_size)
+        labels.weights_from = waiting and waiting.inside(labels, backbone)
+        return labels.eval()
     model = PreferenceModel(
         backbone,
         _head(value, backbone.dtype),
@@ -102,6 +105,7 @@ def load_preference_model(
         gate_temperature=_first(gate_temperature, settings.get("gate_temperature"), 1.0),
         batch_size=batch_size,
     )
+    model.weights_from = waiting and waiting.inside(model, backbone)
     model.attributes = tuple(settings.get("attributes") or ())
     model.rotation = _rotation(folder, settings.get("rotation"), model.num_axes)
     return model.eval()
@@ -174,11 +178,19 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _backbone(folder: Path, dtype: torch.dtype, attention: str | None) -> Any:
+def _backbone(
+    folder: Path, dtype: torch.dtype, attention: str | None
+) -> tuple[Any, Waiting | None]:
+    """The backbone, and where its weights are if they are left there until it is sharded."""
     from transformers import AutoModel
 
+    key = "preference_model.path"
+    if sources_are_waiting():
+        found = deferred_network(AutoModel, key, folder, dtype, attention)
+        if found is not None:
+            return found
     options = {"dtype": dtype, "attn_implementation": attention}
-    return load_network(AutoModel, "preference_model.path", folder, **options)
+    return load_network(AutoModel, key, folder, **options), None
 
 
 def _head(weight: Tensor, dtype: torch.dtype) -> nn.Linear:

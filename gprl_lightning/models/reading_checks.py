@@ -7,11 +7,13 @@ learns nothing without a word. One prompt of each sequence of roles is tried, an
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 
 from gprl_lightning.core.batch import Messages, Prompt
 from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.deferred import when_filled
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel, answered
 from gprl_lightning.models.preference_source import PreferenceSource
@@ -39,7 +41,7 @@ def require_readable(
     for messages in examples.values():
         _require_answer(judge, messages)
     _require_room(judge, prompts)
-    _require_difference(judge, next(iter(examples.values())))
+    when_filled([judge], partial(_require_difference, judge, next(iter(examples.values()))))
 
 
 def _by_roles(prompts: Iterable[Prompt]) -> dict[tuple[str, ...], Messages]:

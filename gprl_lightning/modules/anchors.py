@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from gprl_lightning.core.batch import PromptBatch
-from gprl_lightning.models.policy import Policy
+from gprl_lightning.models.policy import Policy, weights_in
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.runtime.processes import processes, rank
+from gprl_lightning.runtime.sharding import on_any, runs_alone
 
 ANCHOR_SEED = 7919  # keeps the anchors' randomness apart from that of the rollouts
 # Iterations whose anchors are sampled at once: a step of decoding reads all weights, however few
@@ -44,7 +45,8 @@ class Anchors:
         """Return the anchor of each prompt; sampled first, with those of the next iterations,
         where it is new."""
         uids = prompts.host.uids.tolist()
-        if any(uid not in self.responses for uid in uids):
+        new = any(uid not in self.responses for uid in uids)
+        if new if runs_alone(weights_in(reference)) else on_any(new):
             ahead = self.upcoming(prompts.iteration, AHEAD) if self.upcoming else prompts.host
             self._sample(ahead, prompts.uids.device, sampling, reference)
         return [self.responses[uid] for uid in uids]
@@ -54,6 +56,7 @@ class Anchors:
     ) -> None:
         rows = {uid: row for row, uid in enumerate(prompts.uids.tolist())}  # each prompt once
         new = [row for uid, row in rows.items() if uid not in self.responses]
+        new = new or [0]  # others may have some, and need this process's shards
         index = torch.tensor(new)
         batch = PromptBatch(
             iteration=0,  # a prompt's anchor is the same whenever the prompt first comes up
@@ -66,7 +69,8 @@ class Anchors:
         single = replace(sampling, group_size=1)
         rollout = self.sampler.sample(reference, batch.to(device), single, self.seed)
         self.sampler.release()  # a copy of the reference, for one rollout in many iterations
-        self.responses |= dict(zip(batch.uids.tolist(), rollout.responses, strict=True))
+        sampled = dict(zip(batch.uids.tolist(), rollout.responses, strict=True))
+        self.responses = {**sampled, **self.responses}
 
     def state_dict(self) -> dict[str, Any]:
         return {"responses": dict(self.responses)}

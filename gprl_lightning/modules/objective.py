@@ -102,13 +102,14 @@ class PolicyObjective(L.LightningModule):
             return
         networks = [m for part in self.frozen.values() for m in part.modules()]
         roots = [m for m in networks if isinstance(m, (Policy, PreferenceModel))]
+        strategy: Any = self.trainer.strategy  # `runtime.fsdp2`'s: no other has a mesh
         mixed = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
         for root in (self.policy, *roots):
             # A judge computes in a dtype of its own, and its heads in float32.
             precision = mixed if isinstance(root, Policy) else None
-            shard(root, mesh["data_parallel"], layer_step, precision)
-            if isinstance(root, Policy) and root.weights_from is not None:
-                read_shards(root, self.trainer.strategy.root_device)
+            shard(root, mesh["data_parallel"], layer_step, precision, strategy.gather)
+            if root.weights_from is not None:
+                read_shards(root, strategy.root_device)
 
     def on_fit_start(self) -> None:
         epochs = self.trainer.max_epochs

@@ -17,9 +17,10 @@ from gprl_lightning.core.iteration import LogprobCheck
 from gprl_lightning.core.losses import zero_outside
 from gprl_lightning.core.precision import logprob_bounds
 from gprl_lightning.core.transfers import sent
-from gprl_lightning.models.policy import Policy, whole_policy
+from gprl_lightning.models.policy import Policy, weights_in, whole_policy
 from gprl_lightning.modules.partition import micro_batches
 from gprl_lightning.runtime.processes import max_over_processes
+from gprl_lightning.runtime.sharding import agreed
 
 CHECKED_ROWS = 2  # of a run's first rollout, on each process
 HALF_ROUNDING = 1e-2  # nats; float32 rounds by a hundredth of it
@@ -52,7 +53,8 @@ def logprobs_of(
     out = torch.zeros_like(rollout.old_logprobs)
     prompts = rollout.prompts
     with whole_policy(network):
-        for part in parts:
+        # A part that is repeated for others gives the same again.
+        for part, _ in agreed(weights_in(network), list(parts), "of log-probabilities"):
             rows = sent(part, out.device)
             group = rows // rollout.group_size
             logprobs, _ = network(

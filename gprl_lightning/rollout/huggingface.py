@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.sampler import Sampling
+from gprl_lightning.runtime.sharding import runs_alone
 
 
 class HuggingFaceSampler:
@@ -38,7 +39,11 @@ class HuggingFaceSampler:
         with policy.sampling() as model, _only(model, options), torch.random.fork_rng(devices):
             torch.manual_seed(hash((seed, prompts.iteration)) % (1 << 63))
             sequences = model.generate(  # type: ignore[operator]
-                input_ids=ids, attention_mask=mask.long(), generation_config=options
+                input_ids=ids,
+                attention_mask=mask.long(),
+                generation_config=options,
+                # Layers that are gathered one by one are gathered by all processes together.
+                synced_gpus=not runs_alone(model),
             )
             tokens = sequences[:, ids.shape[1] :]
             ends = torch.isin(tokens, torch.tensor(policy.eos_ids, device=tokens.device))

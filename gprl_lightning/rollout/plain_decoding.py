@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from gprl_lightning.core.transfers import sent
 from gprl_lightning.errors import ConfigError
-from gprl_lightning.models.causal_lm import positions
+from gprl_lightning.models.causal_lm import positions, tried_on
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.cache import make_cache
 
@@ -85,6 +85,7 @@ def require_decodable(policy: Policy) -> None:
     if policy.shares_prompts:
         return
     with policy.sampling() as model:
+        model = tried_on(model)
         name = type(model).__name__
         try:
             gap = _gap_to_whole_texts(model)

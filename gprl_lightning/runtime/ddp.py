@@ -147,7 +147,7 @@ class WatchedDDP(Watched, DDPStrategy):
         self.begin_watch()
 
 
-def strategy_of(trainer: DictConfig, folder: Path, peer_timeout: float) -> Any:
+def strategy_of(trainer: DictConfig, folder: Path, peer_timeout: float, gather: bool = True) -> Any:
     """Return the trainer's strategy: `WatchedDDP` where it would be DDP, and ours for fsdp2."""
     name = trainer.get("strategy") or "auto"
     if not isinstance(name, str):
@@ -155,7 +155,7 @@ def strategy_of(trainer: DictConfig, folder: Path, peer_timeout: float) -> Any:
     if name == "fsdp2":
         from gprl_lightning.runtime.fsdp2 import WatchedFSDP2
 
-        return WatchedFSDP2(folder, peer_timeout)
+        return WatchedFSDP2(folder, peer_timeout, gather)
     if name in DDP or (name == "auto" and processes_of(trainer) > 1):
         return WatchedDDP(folder, peer_timeout, **DDP.get(name, {}))
     return name

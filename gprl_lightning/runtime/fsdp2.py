@@ -27,9 +27,11 @@ class WatchedFSDP2(Watched, ModelParallelStrategy):
     Args:
         folder: the run's folder.
         peer_timeout: seconds that a process may be waited for.
+        gather: the policy at once for a rollout, and whatever else is read without gradients; else
+            layer by layer, as in the update (``rollout.gather``).
     """
 
-    def __init__(self, folder: Path, peer_timeout: float):
+    def __init__(self, folder: Path, peer_timeout: float, gather: bool = True):
         if not hasattr(dcp, "HuggingFaceStorageReader"):
             raise ConfigError(
                 f"trainer.strategy=fsdp2: expected PyTorch 2.8 or newer, whose checkpoints of "
@@ -37,6 +39,7 @@ class WatchedFSDP2(Watched, ModelParallelStrategy):
                 "trainer.strategy=ddp."
             )
         super().__init__(folder, peer_timeout, tensor_parallel_size=1)
+        self.gather = gather
 
     def setup_environment(self) -> None:
         assert self.cluster_environment is not None

@@ -2,13 +2,14 @@
 
 Where gradients are made, each layer is gathered for its own forward and backward pass. Where none
 are made, a network is `whole` on every process meanwhile: inside nothing is communicated, so that
-processes sample, batch and stop as they like. The pattern is ours.
+processes sample, batch and stop as they like. Where memory is too short for that, its layers are
+gathered one by one there, too, and processes must make the same steps. The pattern is ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -30,7 +31,11 @@ T = TypeVar("T")
 
 
 def shard(
-    root: nn.Module, mesh: DeviceMesh, step: Callable[..., Any], precision: torch.dtype | None
+    root: nn.Module,
+    mesh: DeviceMesh,
+    step: Callable[..., Any],
+    precision: torch.dtype | None,
+    gather: bool = True,
 ) -> None:
     """Spread a network over the processes of a mesh: its layers one by one, and all else together.
 
@@ -42,6 +47,7 @@ def shard(
         step: what a layer computes when it is called by ``layer.step``: gathered like ``forward``.
         precision: to gather and compute in; None: that of the weights. Gradients are summed in
             float32.
+        gather: all layers at once where the network is to be `whole`; else only what is no layer.
     """
     trained = [p for p in root.parameters() if p.requires_grad]
     some = 0 < len(trained) < len(list(root.parameters()))
@@ -54,10 +60,12 @@ def shard(
     for layer in layers_of(root):
         target: Any = layer
         target.step = MethodType(step, layer)
+        target.stays_sharded = not gather
         fully_shard(layer, **options)
         register_fsdp_forward_method(layer, "step")
     target = root
     target.begin = MethodType(_nothing, root)
+    target.stays_sharded = False
     fully_shard(root, **options)
     register_fsdp_forward_method(root, "begin")
     for module in _sharded(root):
@@ -86,8 +94,11 @@ def whole(network: nn.Module) -> Iterator[None]:
 
     Every process must enter it. Inside, nothing is communicated; no gradient may be made; and the
     optimiser's parameters are not those that the network has.
+
+    Of a network that was sharded with ``gather=False`` only what is no layer is held: each layer is
+    gathered when it is called, see `gathered`, and all processes must make the same calls.
     """
-    modules = [m for m in _sharded(network) if m not in _WHOLE]
+    modules = [m for m in _sharded(network) if m not in _WHOLE and not m.stays_sharded]
     if not modules:
         yield
         return
@@ -110,19 +121,54 @@ def whole(network: nn.Module) -> Iterator[None]:
             module.reshard()
 
 
-def agreed(network: nn.Module, parts: Sequence[T]) -> Iterator[tuple[T, bool]]:
+def runs_alone(network: nn.Module) -> bool:
+    """Return True if this process can run the network by itself: it is not sharded, or `whole`."""
+    return all(module in _WHOLE for module in _sharded(network))
+
+
+def gathered(layer: nn.Module) -> AbstractContextManager[None]:
+    """Hold one layer's weights on this process, without gradients; every process must enter it,
+    unless they are here anyway."""
+    if not is_sharded(layer) or layer in _WHOLE:
+        return nullcontext()
+    return _gathered(layer)
+
+
+@contextmanager
+def _gathered(layer: Any) -> Iterator[None]:
+    MEETINGS.set_out("the gathering of a layer's weights")
+    layer.unshard()
+    try:
+        yield
+    finally:
+        layer.reshard()
+
+
+def on_any(mine: bool) -> bool:
+    """Return True if it is so on any process; every process must ask."""
+    return float(max_over_processes(torch.tensor(float(mine)))) > 0
+
+
+def agreed(
+    network: nn.Module, parts: Sequence[T], purpose: str = "of an update"
+) -> Iterator[tuple[T, bool]]:
     """Yield this process's parts, and whether they count: as many on every process.
 
-    A sharded network is run by all processes together. One with fewer parts repeats its last one,
-    which must not count.
+    A network that is not `whole` is run by all processes together. One with fewer parts repeats its
+    last one, which must not count.
+
+    Args:
+        network: that is run on each part.
+        parts: of this process, one at least.
+        purpose: what the processes then wait for, for the error of one that does not come.
     """
     parts = list(parts)
-    if not is_sharded(network):
+    if runs_alone(network):
         yield from ((part, True) for part in parts)
         return
     count = int(max_over_processes(torch.tensor(len(parts))))
     for place in range(count):
-        MEETINGS.set_out(f"micro-batch {place + 1} of {count} of an update")
+        MEETINGS.set_out(f"micro-batch {place + 1} of {count} {purpose}")
         yield parts[min(place, len(parts) - 1)], place < len(parts)
 
 

@@ -19,6 +19,7 @@ from gprl_lightning.callbacks.drift_monitor import DriftMonitor
 from gprl_lightning.callbacks.invariants import Invariants
 from gprl_lightning.callbacks.kl_schedule import KLSchedule, read_schedule
 from gprl_lightning.config import Config, DriftConfig, PolicyConfig, RolloutConfig
+from gprl_lightning.config.trainer_checks import FSDP2
 from gprl_lightning.core.batch import Prompt
 from gprl_lightning.core.drift import DriftSettings
 from gprl_lightning.core.importance import ImportanceCorrection
@@ -28,10 +29,11 @@ from gprl_lightning.data.prompts import load_prompts
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.agreement import require_judge_text
 from gprl_lightning.models.builtin import BUILTIN
+from gprl_lightning.models.deferred import sources_wait, when_filled
 from gprl_lightning.models.function_rewards import FunctionRewards
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.models.preference_model import PreferenceModel
-from gprl_lightning.models.preference_source import PreferenceSource
+from gprl_lightning.models.preference_source import PreferenceSource, as_module
 from gprl_lightning.models.pretrained_preference import load_preference_model
 from gprl_lightning.models.reading_checks import ANSWERS
 from gprl_lightning.modules.parts import Parts
@@ -58,7 +60,8 @@ def build_parts(config: Config, cfg: DictConfig, policy: Policy, prompts: list[P
     """Return the parts of a run, each built when it is first asked for."""
 
     def source() -> PreferenceSource:
-        found = build_preference_source(config, cfg)
+        with sources_wait(config.trainer.get("strategy") == FSDP2):
+            found = build_preference_source(config, cfg)
         require_judge_text(found, policy)
         if asking := config.algorithm.asks_for_rewards:
             require_absolute_rewards(found, prompts[0], asking)
@@ -82,16 +85,21 @@ def build_parts(config: Config, cfg: DictConfig, policy: Policy, prompts: list[P
 
 
 def require_absolute_rewards(source: PreferenceSource, prompt: Prompt, setting: str) -> None:
-    """Try a source on two answers to a prompt, before the first rollout.
+    """Try a source on two answers to a prompt, before the first rollout: as soon as it has weights.
 
     Raises:
         ConfigError: its vectors are not rewards, as ``setting`` needs.
     """
-    vectors = source.embed([prompt.messages], [list(ANSWERS)], [prompt.columns]).vectors
-    try:
-        absolute_rewards(vectors, setting)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+
+    def check() -> None:
+        vectors = source.embed([prompt.messages], [list(ANSWERS)], [prompt.columns]).vectors
+        try:
+            absolute_rewards(vectors, setting)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    parts = as_module(source).modules()
+    when_filled([part for part in parts if isinstance(part, PreferenceModel)], check)
 
 
 def _tokens(policy: Policy, text: str) -> list[int]:

@@ -74,15 +74,18 @@ def one(tmp_path_factory) -> tuple[list[dict[str, Any]], Path]:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> tuple[list[dict[str, Any]], Path]:
     folder = tmp_path_factory.mktemp("two") / "run"
-    return run(folder, 2, "functions", "double"), folder
+    return run(folder, 2, "functions", "double", "files"), folder
 
 
 def test_shards_on_two_processes_are_one_run(one, two):
-    """Several epochs and micro-batches, of which the processes have unequal numbers."""
+    """Several epochs and micro-batches, of which the processes have unequal numbers; no process
+    has a network whole but to read with it."""
     (single,), (first, second) = one[0], two[0]
     assert differences(first["weights"], second["weights"]) == []
     assert apart(single["weights"], first["weights"]) < TOLERANCE["double"]
     assert metrics_apart(one[1], two[1]) < 1e-6  # scores are float32
+    texts = [[texts for texts, _ in found["samples"]] for found in (single, first, second)]
+    assert texts[0] == [a + b for a, b in zip(*texts[1:], strict=True)]
     counts = list(zip(first["parts"], second["parts"], strict=True))
     assert len(counts) == 8
     assert any(a != b for a, b in counts)
@@ -106,8 +109,9 @@ def test_the_saved_policy_is_whole(one, two):
 def test_a_resume_is_bit_equal(two, tmp_path):
     whole, folder = two
     checkpoint = folder / "checkpoints" / "iteration_000002.ckpt"
-    again = run(tmp_path / "again", 2, "functions", "double", str(checkpoint))
+    again = run(tmp_path / "again", 2, "functions", "double", "files", str(checkpoint))
     for before, after in zip(whole, again, strict=True):
+        assert [texts for texts, _ in after["samples"]] == [t for t, _ in before["samples"][2:]]
         assert differences(before["weights"], after["weights"]) == []
         assert differences(before["state"], after["state"]) == []
 
@@ -154,6 +158,7 @@ def test_the_command_trains_resumes_and_refuses(tmp_path):
     run = f"hydra.run.dir={tmp_path / 'run'}"
     done = train(*options, run, environment=environment)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "is read whole by each process" not in done.stdout + done.stderr
     alone = [f"hydra.run.dir={tmp_path / 'alone'}", "trainer=cpu", "trainer.devices=1"]
     alone += ["data.prompts_per_step=4"]  # a process has two
     assert train(*options, *alone, environment=environment).returncode == 0

@@ -1,28 +1,50 @@
-"""Policies without weights: built from a folder, tried on few layers, and read shard by shard."""
+"""Networks without weights: built from a folder, tried on few layers, and read shard by shard."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import get_args
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import distributed as dist
 from torch.distributed import checkpoint
 from torch.distributed.device_mesh import init_device_mesh
+from transformers import AutoModelForCausalLM
 
 from gprl_lightning.config import LoraConfig, PolicyConfig
+from gprl_lightning.core.batch import Prompt
 from gprl_lightning.core.checksum import checksum
+from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.decoder import layer_step
-from gprl_lightning.models.deferred import read_shards, weights_of
+from gprl_lightning.models.deferred import (
+    deferred_network,
+    read_shards,
+    sources_wait,
+    weights_of,
+)
+from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.network_files import CheckpointError
 from gprl_lightning.models.policy import Policy, load_policy, reference_of, save_policy
+from gprl_lightning.models.pretrained_preference import (
+    load_preference_model,
+    save_preference_model,
+)
+from gprl_lightning.models.reading_checks import require_readable
 from gprl_lightning.runtime.sharding import full, shard
-from tests.tiny import Architecture, tiny_model, tiny_policy, tiny_prompts, tiny_tokenizer
+from tests.tiny import (
+    Architecture,
+    chat,
+    tiny_model,
+    tiny_policy,
+    tiny_prompts,
+    tiny_tokenizer,
+)
 
 pytestmark = pytest.mark.skipif(
     not hasattr(checkpoint, "HuggingFaceStorageReader"), reason="PyTorch is older than 2.8"
 )
-KNOWN = ("llama", "qwen2")
 
 
 @pytest.fixture
@@ -45,27 +67,64 @@ def tied_policy() -> Policy:
     return Policy(model, tiny_tokenizer())
 
 
+ADAPTERS = LoraConfig(r=2, alpha=4)
+
+
+@pytest.mark.parametrize("lora", [None, ADAPTERS])
 @pytest.mark.parametrize("arch", get_args(Architecture))
-def test_only_known_architectures_wait(tmp_path, arch):
-    """Their identity is that of the weights, which is read tensor by tensor."""
+def test_every_architecture_waits(tmp_path, arch, lora):
+    """Their identity is that of the weights, which is read tensor by tensor; adapters are there,
+    and are those of a network that is loaded whole."""
+    if lora:
+        pytest.importorskip("peft")
     save_policy(tiny_policy(arch), tmp_path)
-    waiting, whole = loaded(tmp_path), loaded(tmp_path, deferred=False)
-    assert (waiting.weights_from is not None) == (arch in KNOWN)
-    assert all(p.is_meta for p in waiting.parameters()) == (arch in KNOWN)
+    found = []
+    for deferred in (True, False):
+        torch.manual_seed(0)
+        found += [loaded(tmp_path, deferred, lora=lora), torch.rand(1)]
+    waiting, after, whole, afterwards = found
+    assert all(p.is_meta != p.requires_grad for p in waiting.parameters()) or lora is None
+    assert all(p.is_meta for p in waiting.parameters()) or lora is not None
+    assert whole.weights_from is None
+    assert torch.equal(after, afterwards)
     assert waiting.eos_ids == whole.eos_ids
     assert waiting.shares_prompts == whole.shares_prompts
     assert waiting.head_is_plain == whole.head_is_plain
     assert checksum(weights_of(waiting)) == checksum(whole.named_parameters())
+    same = zip(waiting.buffers(), whole.buffers(), strict=True)
+    assert all(torch.equal(one, other) for one, other in same)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("make", [tiny_policy, tied_policy])
-def test_shards_are_the_weights(tmp_path, alone, make, dtype):
+def test_an_adapter_of_the_output_layer_is_seen(tmp_path):
+    pytest.importorskip("peft")
+    save_policy(tiny_policy(), tmp_path)
+    lora = LoraConfig(r=2, alpha=4, target_modules=["lm_head"])
+    assert not loaded(tmp_path, lora=lora).head_is_plain
+
+
+@pytest.mark.parametrize(
+    ("make", "dtype", "lora"),
+    [
+        (tiny_policy, "float32", None),
+        (tiny_policy, "bfloat16", ADAPTERS),
+        (tied_policy, "bfloat16", None),
+        (tied_policy, "float32", ADAPTERS),
+        (partial(tiny_policy, "gemma2"), "float32", None),
+        (partial(tiny_policy, "gpt2"), "bfloat16", None),
+    ],
+)
+def test_shards_are_the_weights(tmp_path, alone, make, dtype, lora):
     """Policy and reference, read separately, compute what the whole policy does."""
+    if lora:
+        pytest.importorskip("peft")
     save_policy(make(), tmp_path)
-    whole = loaded(tmp_path, deferred=False, dtype=dtype)
-    policy = loaded(tmp_path, dtype=dtype)
-    for root in (policy, reference_of(policy).module):
+    read = []
+    for deferred in (False, True):
+        torch.manual_seed(0)
+        read.append(loaded(tmp_path, deferred, dtype=dtype, lora=lora))
+    whole, policy = read
+    roots = [policy] if lora else [policy, reference_of(policy).module]
+    for root in roots:
         shard(root, alone, layer_step, None)
         read_shards(root, torch.device("cpu"))
         found = {name: full(p.detach()) for name, p in root.named_parameters()}
@@ -98,7 +157,55 @@ def test_files_that_do_not_fit_are_loaded_whole_and_refused_there(tmp_path):
         loaded(tmp_path)
 
 
-def test_adapters_are_loaded_whole(tmp_path):
-    pytest.importorskip("peft")
-    save_policy(tiny_policy(), tmp_path)
-    assert loaded(tmp_path, lora=LoraConfig(r=2, alpha=4)).weights_from is None
+def test_what_is_loaded_whole_says_so(tmp_path, caplog):
+    """Files that name their tensors in a way of their own."""
+    policy = tiny_policy()
+    save_policy(policy, tmp_path)
+    own = {f"net.{name}": p.detach() for name, p in policy.causal_lm.named_parameters()}
+    save_file(own, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    given = AutoModelForCausalLM, "policy.path", tmp_path, torch.float32, None
+    assert deferred_network(*given) is None
+    assert "is read whole by each process, and then sharded: its files name" in caplog.text
+
+
+# Preference models --------------------------------------------------------------------------------
+
+
+def judge_files(folder, arch: Architecture, zeros: bool = False) -> None:
+    judge = from_backbone(tiny_model(arch).base_model, tiny_tokenizer(), num_axes=3)
+    if zeros:
+        judge.value_head.weight.data.zero_()
+    save_preference_model(judge, folder)
+
+
+def judged(folder, wait: bool = True):
+    with sources_wait(wait):
+        return load_preference_model(folder)
+
+
+@pytest.mark.parametrize("arch", get_args(Architecture))
+def test_a_preference_model_waits(tmp_path, alone, arch):
+    """Its identity is known, and once it is read it scores as the whole one does."""
+    judge_files(tmp_path, arch)
+    waiting, whole = judged(tmp_path), judged(tmp_path, wait=False)
+    assert all(p.is_meta for p in waiting.backbone.parameters())
+    assert waiting.identity() == whole.identity()
+    assert waiting.shares_prompts == whole.shares_prompts
+    shard(waiting, alone, layer_step, None)
+    read_shards(waiting, torch.device("cpu"))
+    asked = [chat("hi"), chat("sing")], [["a", "bc"], ["d", "e."]]
+    found, expected = waiting.embed(*asked), whole.embed(*asked)
+    assert torch.equal(found.vectors, expected.vectors)
+    assert torch.equal(found.eigenvalues, expected.eigenvalues)
+
+
+def test_what_needs_weights_is_checked_once_they_are_there(tmp_path, alone):
+    judge_files(tmp_path, "llama", zeros=True)
+    prompts = [Prompt(0, chat("hi"))]
+    with pytest.raises(ConfigError, match="found the same for two"):
+        require_readable(tiny_policy(), judged(tmp_path, wait=False), prompts)
+    waiting = judged(tmp_path)
+    require_readable(tiny_policy(), waiting, prompts)
+    shard(waiting, alone, layer_step, None)
+    with pytest.raises(ConfigError, match="found the same for two"):
+        read_shards(waiting, torch.device("cpu"))

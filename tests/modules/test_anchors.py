@@ -62,6 +62,22 @@ def test_what_was_sampled_is_kept_by_a_checkpoint(module):
     assert len(sampler.calls) == 1
 
 
+def test_a_process_without_new_prompts_samples_with_those_that_have_some(module, monkeypatch):
+    """Where layers are gathered one by one; what it has stays as it is."""
+    anchors, sampler = Anchors(seed=0), Counting()
+    anchors.sampler = sampler
+    first = tiny_loader(module, 12).batch(0)
+    found = anchors.of(first, module.sampling, module.reference.module)
+    kept = dict.fromkeys(anchors.responses, "kept")
+    anchors.load_state_dict({"responses": kept})
+    monkeypatch.setattr("gprl_lightning.modules.anchors.runs_alone", lambda _: False)
+    for others, calls in ((False, [len(found)]), (True, [len(found), 1])):
+        monkeypatch.setattr("gprl_lightning.modules.anchors.on_any", lambda mine, o=others: o)
+        anchors.of(first, module.sampling, module.reference.module)
+        assert sampler.calls == calls
+    assert anchors.responses == kept
+
+
 def test_anchored_scores_are_the_oracles(module):
     prompts = tiny_loader(module, 12).batch(0)
     scored = module._score(module.sampler.sample(module.policy, prompts, module.sampling, 0))
