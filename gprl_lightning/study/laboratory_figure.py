@@ -44,9 +44,11 @@ def _worlds(runs: Mapping[str, Mapping[int, Kept]]) -> Any | None:
     worlds = dict.fromkeys(ARMS[arm].world for arm in runs if ARMS[arm].world != MODELS)
     if not worlds:
         return None
-    rows = -(-len(worlds) // 2)
+    columns = min(2, len(worlds))
+    rows = -(-len(worlds) // columns)
+    size = 6 * columns, 5.6 * rows
     figure, panels = plt.subplots(
-        rows, 2, figsize=(12, 5.6 * rows), sharey=True, squeeze=False, layout="constrained"
+        rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained"
     )
     for panel in panels.flatten()[len(worlds) :]:
         panel.set_visible(False)
@@ -117,7 +119,7 @@ def _verdicts(measures: Measures) -> Any | None:
     panel.set_xlabel("points")
     for word, colour in COLOURS.items():
         panel.plot([], [], "o", color=colour, label=word)
-    panel.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    figure.legend(fontsize=8, ncols=4, loc="outside lower center")
     panel.grid(alpha=0.3)
     return figure
 

@@ -86,9 +86,11 @@ def _origin(kept: Sequence[Kept]) -> str:
     tuning = sum(one.label.beta is not None for one in kept)
     minutes = sum(one.cpu_minutes for one in kept)
     commits = ", ".join(sorted({one.commit[:7] for one in kept})) or "none"
-    done = whole == PLANNED
+    told = INTERIM.capitalize()
+    if main == PLANNED:
+        told = "Complete" if whole == PLANNED else "The primary is judged; the rest is interim"
     return (
-        f"**{'Complete' if done else INTERIM.capitalize()}.** Seeds of {PLANNED}: {main} of the "
+        f"**{told}.** Seeds of {PLANNED}: {main} of the "
         f"primary's arms, {whole} of all registered arms. {len(kept)} runs, {tuning} of them for "
         f"tuning; {minutes:.0f} CPU minutes so far; code at {commits}."
     )
