@@ -61,6 +61,14 @@ def rotated(states: Heads, angles: Rotary) -> Heads:
     return states * cos + torch.cat([-second, first], -1) * sin
 
 
+def norm(module: Any, hidden: Tensor) -> Tensor:
+    """Apply a norm of the family: by its own code on a CPU, elsewhere by torch's, one kernel in the
+    place of six."""
+    if hidden.device.type == "cpu":
+        return module(hidden)
+    return F.rms_norm(hidden, hidden.shape[-1:], module.weight, module.variance_epsilon)
+
+
 def keys_values(
     attention: Any, normed: Float[Tensor, "tokens width"], angles: Rotary
 ) -> tuple[Heads, Heads]:
@@ -68,7 +76,7 @@ def keys_values(
     keys = attention.k_proj(normed).unflatten(-1, (-1, attention.head_dim))
     values = attention.v_proj(normed).unflatten(-1, (-1, attention.head_dim))
     if attention.config.model_type == "qwen3":
-        keys = attention.k_norm(keys)
+        keys = norm(attention.k_norm, keys)
     return rotated(keys, angles), values
 
 
@@ -89,17 +97,17 @@ def run_layer(
         first_wanted: tokens before it are there for their keys and values; they have no output.
     """
     attention = layer.self_attn
-    normed = layer.input_layernorm(hidden)
+    normed = norm(layer.input_layernorm, hidden)
     keys, values = keys_values(attention, normed, angles)
     if first_wanted:
         hidden, normed = hidden[first_wanted:], normed[first_wanted:]
         angles = angles[0][first_wanted:], angles[1][first_wanted:]
     queries = attention.q_proj(normed).unflatten(-1, (-1, attention.head_dim))
     if attention.config.model_type == "qwen3":
-        queries = attention.q_norm(queries)
+        queries = norm(attention.q_norm, queries)
     read = attend(rotated(queries, angles), keys, values)
     hidden = hidden + attention.o_proj(read.flatten(-2))
-    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return hidden + layer.mlp(norm(layer.post_attention_layernorm, hidden))
 
 
 def checkpointed(

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from gprl_lightning.config import LoraConfig
 from gprl_lightning.errors import ConfigError
+from gprl_lightning.models.adapted_linear import lean_adapters
 
 
 def with_lora(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
@@ -35,10 +36,12 @@ def with_lora(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
         adapters = peft.LoraConfig(
             r=config.r, lora_alpha=config.alpha, target_modules=targets, task_type="CAUSAL_LM"
         )
-        return peft.get_peft_model(model, adapters)
+        adapted = peft.get_peft_model(model, adapters)
     except (ValueError, TypeError, AttributeError, re.error) as error:
         found = " ".join(str(error).split())[:150]
         raise ConfigError(_no_target(model, targets, found)) from error
+    lean_adapters(adapted)
+    return adapted
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:

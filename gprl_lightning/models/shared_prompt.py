@@ -25,6 +25,7 @@ from gprl_lightning.models.decoder import (
     checkpointed,
     is_known,
     log,
+    norm,
     rotary,
     scaled_attention,
 )
@@ -89,7 +90,7 @@ def prefix_states(
     for index, layer in enumerate(backbone.layers):
         wanted = len(layout.prefix_places) if index == last else 0
         hidden = checkpointed(layer, hidden, angles, layout.attend, wanted)
-    return backbone.norm(hidden)
+    return norm(backbone.norm, hidden)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -35,6 +35,10 @@ class LayerCache:
     prompt_values: Float[Tensor, "groups kv_heads prompt width"]
     keys: Float[Tensor, "rows kv_heads held width"]
     values: Float[Tensor, "rows kv_heads held width"]
+
+    def to(self, dtype: torch.dtype) -> LayerCache:
+        """Return it in another dtype."""
+        return LayerCache(*(getattr(self, f.name).to(dtype) for f in fields(self)))
 
 
 @dataclass(frozen=True)

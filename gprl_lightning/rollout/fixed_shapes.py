@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from gprl_lightning.core.precision import compute_dtype
 from gprl_lightning.core.transfers import sent
 from gprl_lightning.models.causal_lm import flush_left
+from gprl_lightning.rollout.decode_attention import attention_for, plain
 from gprl_lightning.rollout.decode_weights import DecodeWeights
 from gprl_lightning.rollout.fixed_buffers import Buffers, Shape
 from gprl_lightning.rollout.fixed_step import FixedStep
@@ -45,9 +46,14 @@ class Decoded(NamedTuple):
 
 
 class FixedShapes:
-    """Packed weights, buffers and captured steps of one policy, kept between rollouts."""
+    """Packed weights, buffers and captured steps of one policy, kept between rollouts.
 
-    def __init__(self) -> None:
+    Args:
+        kernel: let attention be one kernel where it can.
+    """
+
+    def __init__(self, kernel: bool = True) -> None:
+        self.kernel = kernel
         self.model: PreTrainedModel | None = None
         self.weights: DecodeWeights | None = None
         self.buffers: Buffers | None = None
@@ -92,7 +98,9 @@ class FixedShapes:
         if eos_ids not in self.eos:
             self.eos[eos_ids] = torch.tensor(eos_ids, device=device)
         eos = self.eos[eos_ids]
-        step = FixedStep(model, weights, self.buffers, shape, sampling, eos)
+        heads: int = model.config.num_attention_heads
+        attention = attention_for(self.buffers.layers[0], heads) if self.kernel else plain
+        step = FixedStep(model, weights, self.buffers, shape, sampling, eos, attention)
         with torch.autocast(device.type, enabled=False):
             last = sent(prompts.gather(1, lengths[:, None])[:, 0], device)
             step.feed(last.repeat_interleave(sampling.group_size))

@@ -2,7 +2,7 @@
 
 Every operator has the same shapes and addresses each time, and none waits for the device: so a step
 can be captured as a CUDA graph. A layer is 24 kernels and its two norms, which are one each on a
-GPU.
+GPU; with attention in one kernel (`decode_attention`), 14 in all.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from gprl_lightning.models.decoder import rotary
+from gprl_lightning.rollout.decode_attention import Attend, Attention, plain
 from gprl_lightning.rollout.decode_weights import DecodeWeights, LayerWeights
 from gprl_lightning.rollout.fixed_buffers import Buffers, LayerCache, Shape
 from gprl_lightning.rollout.randomness import draw
@@ -37,6 +38,7 @@ class FixedStep:
         shape: how much of the buffers.
         sampling: how tokens are drawn.
         eos: the tokens that end a response.
+        attention: how a row's keys are read.
     """
 
     model: PreTrainedModel
@@ -45,6 +47,7 @@ class FixedStep:
     shape: Shape
     sampling: Sampling
     eos: Int[Tensor, " ends"]
+    attention: Attention = plain
 
     def __call__(self) -> None:
         """Draw a token for each row, write it down, and get the next logits."""
@@ -73,16 +76,12 @@ class FixedStep:
         cos, sin = rotary(backbone, hidden, buffers.positions[rows])
         first, second = sin.chunk(2, -1)
         angles = cos, torch.cat([-first, second], -1)
-        places = torch.arange(self.shape.held, device=tokens.device)
-        bias = torch.zeros_like(places, dtype=hidden.dtype)
-        bias = bias.masked_fill_(places > buffers.step, -torch.inf)
-        groups, _, prompt, _ = self.shape
         kv_heads = buffers.layers[0].keys.shape[1]
-        prompt_bias = buffers.prompt_bias[:groups, :, :prompt].repeat_interleave(kv_heads, 0)
+        attend = self.attention(buffers.prompt_bias, buffers.step, self.shape, kv_heads)
         for layer, own, cache in zip(backbone.layers, weights.layers, buffers.layers, strict=True):
             attention = layer.self_attn
             normed = _norm(layer.input_layernorm, own.attention_norm, hidden)
-            read = self._attend(attention, own, cache, normed, angles, (prompt_bias, bias))
+            read = self._attend(attention, own, cache, normed, angles, attend)
             hidden = hidden + F.linear(read, own.output, own.output_bias)
             normed = _norm(layer.post_attention_layernorm, own.mlp_norm, hidden)
             gate, up = F.linear(normed, own.gate_up, own.gate_up_bias).chunk(2, -1)
@@ -98,11 +97,10 @@ class FixedStep:
         cache: LayerCache,
         normed: Hidden,
         angles: tuple[Tensor, Tensor],
-        biases: tuple[Tensor, Tensor],
+        attend: Attend,
     ) -> Hidden:
-        """Read the prompt's keys, once for the group, and the row's own, under one softmax."""
-        groups, places, prompt, held = self.shape
-        width, scale = attention.head_dim, attention.scaling
+        """Write the token's key and value down, and read all that are there."""
+        width = attention.head_dim
         kv_heads = cache.keys.shape[1]
         flat = F.linear(normed, own.qkv, own.qkv_bias).unflatten(-1, (-1, width))
         asking, values = flat[:, :-kv_heads], flat[:, -kv_heads:]
@@ -116,32 +114,7 @@ class FixedStep:
         rows = slice(self.shape.rows)
         cache.keys[rows].index_copy_(2, self.buffers.step, keys[:, :, None])
         cache.values[rows].index_copy_(2, self.buffers.step, values[:, :, None])
-        grid = (groups, places, kv_heads, -1)
-        queries = queries.reshape(*grid, width)
-        of_group = queries.transpose(1, 2).reshape(groups * kv_heads, -1, width)
-        prompt_keys = cache.prompt_keys[:groups, ..., :prompt].flatten(0, 1)
-        of_prompt = torch.baddbmm(biases[0], of_group, prompt_keys, alpha=scale)
-        own_keys = cache.keys[rows, :, :held].flatten(0, 1)
-        of_own = torch.baddbmm(
-            biases[1], queries.flatten(0, 2), own_keys.transpose(1, 2), alpha=scale
-        )
-        scores = torch.cat(
-            [
-                of_prompt.view(groups, kv_heads, places, -1, prompt).transpose(1, 2),
-                of_own.view(*grid, held),
-            ],
-            -1,
-        )
-        # Half precision has too few digits for the sum of hundreds of exponentials.
-        shares = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-        shares = shares.to(scores.dtype)
-        to_prompt = shares[..., :prompt].transpose(1, 2).reshape(groups * kv_heads, -1, prompt)
-        read = torch.bmm(to_prompt, cache.prompt_values[:groups, :, :prompt].flatten(0, 1))
-        read = read.view(groups, kv_heads, places, -1, width).transpose(1, 2)
-        own_values = cache.values[rows, :, :held].flatten(0, 1)
-        to_own = shares[..., prompt:].flatten(0, 2)
-        read = torch.baddbmm(read.reshape(len(to_own), -1, width), to_own, own_values)
-        return read.view(self.shape.rows, -1)
+        return attend(queries, cache, attention.scaling)
 
 
 def _norm(module: Any, weight: Tensor, hidden: Tensor) -> Tensor:

@@ -37,20 +37,28 @@ class NativeSampler:
         fixed_shapes: decode by steps of fixed shapes on a packed copy of the weights, captured as
             CUDA graphs where there is a GPU (`gprl_lightning.rollout.fixed_shapes`); for the
             Llama family. None: on a GPU.
+        attention_kernel: let such a step read its keys by one Triton kernel, on a GPU where that
+            has been seen to be right; False: by PyTorch's operators.
     """
 
     own_weights = False
 
-    def __init__(self, compaction: bool = True, fixed_shapes: bool | None = None) -> None:
+    def __init__(
+        self,
+        compaction: bool = True,
+        fixed_shapes: bool | None = None,
+        attention_kernel: bool = True,
+    ) -> None:
         self.compaction, self.fixed_shapes = compaction, fixed_shapes
-        self.decoder = FixedShapes()
+        self.attention_kernel = attention_kernel
+        self.decoder = FixedShapes(attention_kernel)
 
     def weights_changed(self, policy: Policy, version: int) -> None:
         """Do nothing: the policy's own tensors are read."""
 
     def release(self) -> None:
         """Drop the packed weights, buffers and captured steps; the next rollout makes them anew."""
-        self.decoder = FixedShapes()
+        self.decoder = FixedShapes(self.attention_kernel)
 
     def sample(
         self, policy: Policy, prompts: PromptBatch, sampling: Sampling, seed: int

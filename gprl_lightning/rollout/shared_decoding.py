@@ -21,6 +21,7 @@ from gprl_lightning.models.causal_lm import flush_left
 from gprl_lightning.models.decoder import (
     Heads,
     keys_values,
+    norm,
     rotary,
     run_layer,
     scaled_attention,
@@ -67,7 +68,7 @@ class SharedDecoding:
                 return self._attend(queries, keys, values, p, o)
 
             hidden = run_layer(layer, hidden, angles, attend)
-        self.logits = self.head(self.backbone.norm(hidden))
+        self.logits = self.head(norm(self.backbone.norm, hidden))
         self.positions = self.positions + 1
 
     def _attend(
@@ -240,7 +241,7 @@ def read_prompts(
     for layer in backbone.layers[:-1]:
         hidden = run_layer(layer, hidden, angles, attend)
     last = backbone.layers[-1]
-    keep(*keys_values(last.self_attn, last.input_layernorm(hidden), angles))
+    keep(*keys_values(last.self_attn, norm(last.input_layernorm, hidden), angles))
     padding = torch.arange(width, device=device) >= held[:, None]
     bias = torch.zeros(groups, width, device=device).masked_fill(padding, -torch.inf)
     return Prompts(layers, bias[:, None])

@@ -1,7 +1,7 @@
 """A Llama-3-8B on one GPU: rollout, update, memory, and how near they are to the device's limits.
 
     python -m tests.benchmarks.bench_gpu [--shape 8b | 1b] [--full] [--prompts 4]
-        [--micro-batch 4] [--profile kernels.json] [overrides]
+        [--micro-batch 4] [--profile kernels.json] [overrides]  # rows in a forward pass of TRL's
     python -m tests.benchmarks.bench_gpu --toy        # a small model, on whatever there is
 
 Random weights of that shape in bfloat16, with LoRA or (``--full``) all of it trained; G = 8, 512
@@ -102,7 +102,7 @@ def decoding_limit(setup: Setup, bandwidth: float) -> float:
     return setup.rollouts * bandwidth / (size * (weights(shape) + cache))
 
 
-def on_this_device(setup: Setup, lora: bool, micro_batch: int) -> list[str]:
+def on_this_device(setup: Setup, lora: bool) -> list[str]:
     dtype = str(setup.dtype).removeprefix("torch.")
     options = [
         f"policy.dtype={dtype}",
@@ -110,19 +110,18 @@ def on_this_device(setup: Setup, lora: bool, micro_batch: int) -> list[str]:
         "preference_model.max_tokens=2048",
         "data.max_prompt_tokens=2048",
         f"lora={'adapters' if lora else 'none'}",
-        f"algorithm.micro_batch_size={micro_batch}",
     ]
-    if ON_GPU:
-        options += ["trainer=gpu", "trainer.precision=32-true"]
+    if ON_GPU:  # which takes micro-batches as large as its memory has room for
+        options += ["trainer=gpu", "trainer.precision=32-true", "algorithm.micro_batch_size=null"]
         options += [] if lora else ["optimizer=adamw_masters"]
     return options
 
 
-def ours(setup: Setup, world: World, lora: bool, micro_batch: int, more: list[str]) -> None:
+def ours(setup: Setup, world: World, lora: bool, more: list[str]) -> None:
     if ON_GPU:
         torch.cuda.reset_peak_memory_stats()
     started = perf_counter()
-    rows = recorded(setup, world, 2, *on_this_device(setup, lora, micro_batch), *more)
+    rows = recorded(setup, world, 2, *on_this_device(setup, lora), *more)
     names = (WALL, metrics.TIME_ROLLOUT, metrics.TIME_SCORE, metrics.TIME_UPDATE)
     whole, rollout, score, update = (mean(row[name] for row in rows) for name in names)
     speed = mean(row[metrics.TOKENS_PER_SECOND] for row in rows)
@@ -181,7 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
     how = "all weights" if options.full else "LoRA"
     print(f"{setup.name} on {device}, {how}: {setup.prompts} prompts, G = {setup.group_size}")
     more = [*options.overrides, *([PROFILE] if options.profile else [])]
-    ours(setup, world, not options.full, options.micro_batch, more)
+    ours(setup, world, not options.full, more)
     if options.profile:
         options.profile.write_text(json.dumps(Profile.found, indent=1))
     if not options.without_trl:
