@@ -1,6 +1,6 @@
 """The attention of a decode step: a prompt's keys, which its group shares, and the row's own. Ours.
 
-In plain PyTorch; on a GPU with Triton by one kernel (`gprl_lightning.rollout.decode_kernel`), once
+In plain PyTorch; on a GPU with Triton by one kernel (`rollout/decode_kernel.py`), once
 that has been seen to give the same on this device.
 """
 

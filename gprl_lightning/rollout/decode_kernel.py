@@ -8,6 +8,8 @@ keys are read by all rows of its group at about the same time, so from the cache
 # pyright: reportUnknownMemberType=false, reportMissingImports=false
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -93,7 +95,8 @@ def attention(prompt_bias: Tensor, step: Tensor, shape: Shape, kv_heads: int) ->
         queries = queries if together else queries.contiguous()
         out = queries.new_empty(rows, heads * width)
         own, keys, values = cache.keys, cache.prompt_keys, cache.prompt_values
-        _attend[(rows, kv_heads)](
+        launch: Any = _attend
+        launch[(rows, kv_heads)](
             queries, keys, values, prompt_bias, own, cache.values, step, out,
             queries.stride(0), keys.stride(0), keys.stride(1), keys.stride(2), values.stride(0),
             values.stride(1), prompt_bias.stride(0), own.stride(0), own.stride(1),
