@@ -108,6 +108,8 @@ class RolloutConfig:
     correction_high: Annotated[float, Interval(ge=1)] = 2.0  # greatest ratio
     # 1: the next iteration's responses are sampled while this one is trained; ours
     staleness: Literal[0, 1] = 0
+    # With trainer=fsdp2: each process has the policy whole as it samples; false: layer by layer
+    gather: bool = True
 
     def __post_init__(self) -> None:
         named = "a _target_: the dotted name of a class with the Sampler protocol"

@@ -90,6 +90,13 @@ def check_trainer(trainer: dict[str, Any]) -> None:
 def check_sharding(config: Config) -> None:
     """Raise ConfigError for what a run whose weights are sharded over processes cannot have."""
     if config.trainer.get("strategy") != FSDP2:
+        if not config.rollout.gather:
+            raise ConfigError(
+                "rollout.gather=false: expected trainer.strategy=fsdp2, whose processes hold "
+                "shards of a policy that could be gathered; found trainer.strategy="
+                f"{config.trainer.get('strategy', 'auto')}, which holds it whole. Set "
+                "trainer=fsdp2, or rollout.gather=true."
+            )
         return
     if config.task != "train_policy":
         raise ConfigError(

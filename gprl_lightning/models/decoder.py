@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from gprl_lightning.runtime.sharding import is_sharded
+from gprl_lightning.runtime.sharding import gathered, is_sharded
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +115,13 @@ def checkpointed(
 ) -> Tensor:
     """Return `run_layer`, recomputed in the backward pass where the model is set to do so.
 
-    A layer that is spread over processes is gathered for it where gradients are made; where none
-    are, the caller holds the network `whole`.
+    A layer that is spread over processes is gathered for it, unless the caller holds the network
+    `whole`.
     """
     if is_sharded(layer) and torch.is_grad_enabled():
         return layer.step(hidden, angles, attend, first_wanted)
-    return layer_step(layer, hidden, angles, attend, first_wanted)
+    with gathered(layer):
+        return layer_step(layer, hidden, angles, attend, first_wanted)
 
 
 def layer_step(

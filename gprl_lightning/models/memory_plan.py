@@ -85,6 +85,7 @@ class Work:
         packed: whether the sampler decodes on a packed copy of the weights.
         optimizer: which of `OPTIMIZERS`.
         shards: processes over which weights, gradients and moments are spread (``trainer=fsdp2``).
+        gather: whether they hold a network whole where no gradients are made.
         memory: of the device, in bytes.
     """
 
@@ -103,6 +104,7 @@ class Work:
     packed: bool = False
     optimizer: str = "adamw"
     shards: int = 1
+    gather: bool = True
     memory: float = 80 * GB
 
 
@@ -159,14 +161,21 @@ def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> 
     phases = {"sampling": _sampling(policy, work), "update": _update(policy, work)}
     if sharded:
         number = _computed(policy, work)
-        phases["sampling"]["whole policy"] = float(policy.parameters * number)
+        phases["sampling"] |= _read(policy, number, "whole policy", work)
         phases["update"]["gathered layers"] = 2.0 * _gathered(policy) * number
     if scorers:  # one after another
         largest = max(scorers.values(), key=lambda scorer: _scoring(scorer, work))
         phases["scoring"] = {"activations": _scoring(largest, work)}
         if sharded:
-            phases["scoring"]["whole preference model"] = float(largest.parameters * largest.bytes)
+            phases["scoring"] |= _read(largest, largest.bytes, "whole preference model", work)
     return MemoryPlan({name: float(size) for name, size in resident.items() if size}, phases)
+
+
+def _read(network: Network, number: float, whole: str, work: Work) -> dict[str, float]:
+    """What is gathered of a network that is read without gradients: all of it, or by layers."""
+    if work.gather:
+        return {whole: float(network.parameters * number)}
+    return {"gathered layers": _gathered(network) * number}
 
 
 def _spread(scorer: str, work: Work) -> int:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.core.transfers import fetched
-from gprl_lightning.models.policy import Policy
+from gprl_lightning.models.policy import Policy, weights_in
 from gprl_lightning.rollout.fixed_shapes import Decoded, FixedShapes
 from gprl_lightning.rollout.plain_decoding import PlainDecoding
 from gprl_lightning.rollout.randomness import draw, stream_keys
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.rollout.sampling import sample_tokens
 from gprl_lightning.rollout.shared_decoding import SharedDecoding
-from gprl_lightning.runtime.sharding import is_sharded
+from gprl_lightning.runtime.sharding import is_sharded, on_any, runs_alone
 
 # On an accelerator, looking whether rows have finished waits for it; on a CPU it is free.
 STEPS_BETWEEN_CHECKS = {"cpu": 1}
@@ -71,13 +72,13 @@ class NativeSampler:
         fixed = uids.is_cuda if self.fixed_shapes is None else self.fixed_shapes
         with policy.sampling() as model:
             given = model, prompts.host.input_ids, prompts.host.mask
-            if fixed and policy.shares_prompts and not is_sharded(policy):
+            if fixed and policy.shares_prompts and not is_sharded(weights_in(policy)):
                 decoded = self.decoder.sample(*given, keys, sampling, tuple(policy.eos_ids))
             else:
                 kind = SharedDecoding if policy.shares_prompts else PlainDecoding
                 rows = _Rows(kind(*given, size), keys, sampling.max_new_tokens)
                 eos = torch.tensor(policy.eos_ids, device=uids.device)
-                decoded = self._decode(rows, sampling, eos)
+                decoded = self._decode(model, rows, sampling, eos)
         tokens, lengths = fetched([decoded.tokens, decoded.lengths])
         longest = int(lengths.max())
         mask = torch.arange(longest, device=uids.device) < decoded.lengths[:, None]
@@ -89,8 +90,11 @@ class NativeSampler:
             prompts, size, ids, mask, logprobs, finished, responses, logprobs, None
         ).with_lengths(lengths)
 
-    def _decode(self, rows: _Rows, sampling: Sampling, eos: Int[Tensor, " ends"]) -> Decoded:
+    def _decode(
+        self, model: PreTrainedModel, rows: _Rows, sampling: Sampling, eos: Int[Tensor, " ends"]
+    ) -> Decoded:
         every = STEPS_BETWEEN_CHECKS.get(eos.device.type, ACCELERATOR_STEPS_BETWEEN_CHECKS)
+        alone = runs_alone(model)
         for step in range(sampling.max_new_tokens):
             tokens, logprobs = sample_tokens(
                 rows.decoding.logits,
@@ -104,10 +108,12 @@ class NativeSampler:
             if step + 1 == sampling.max_new_tokens:
                 break
             if (step + 1) % every == 0:
-                ended = int(rows.ended.sum())
-                if ended == len(rows.ended):
+                ended, active = int(rows.ended.sum()), len(rows.ended)
+                left = ended < active
+                # Others may need this process's shards: it goes on with rows that have ended.
+                if not (left if alone else on_any(left)):
                     break
-                if self.compaction and ended >= COMPACTION_SHARE * len(rows.ended):
+                if self.compaction and left and ended >= COMPACTION_SHARE * active:
                     tokens = tokens[rows.drop_ended()]
             rows.decoding.advance(tokens)
         rows.finish()

@@ -27,6 +27,7 @@ from gprl_lightning.models.decoder import (
     scaled_attention,
 )
 from gprl_lightning.models.shared_prompt import padded
+from gprl_lightning.runtime.sharding import gathered
 
 ROOM = 64  # tokens of spare room at least, whenever a buffer is made
 
@@ -67,7 +68,8 @@ class SharedDecoding:
             def attend(queries: Heads, keys: Heads, values: Heads, p=prompt, o=own) -> Heads:
                 return self._attend(queries, keys, values, p, o)
 
-            hidden = run_layer(layer, hidden, angles, attend)
+            with gathered(layer):
+                hidden = run_layer(layer, hidden, angles, attend)
         self.logits = self.head(norm(self.backbone.norm, hidden))
         self.positions = self.positions + 1
 
@@ -239,9 +241,11 @@ def read_prompts(
     hidden = backbone.embed_tokens(tokens)
     angles = rotary(backbone, hidden, columns)
     for layer in backbone.layers[:-1]:
-        hidden = run_layer(layer, hidden, angles, attend)
+        with gathered(layer):
+            hidden = run_layer(layer, hidden, angles, attend)
     last = backbone.layers[-1]
-    keep(*keys_values(last.self_attn, norm(last.input_layernorm, hidden), angles))
+    with gathered(last):
+        keep(*keys_values(last.self_attn, norm(last.input_layernorm, hidden), angles))
     padding = torch.arange(width, device=device) >= held[:, None]
     bias = torch.zeros(groups, width, device=device).masked_fill(padding, -torch.inf)
     return Prompts(layers, bias[:, None])

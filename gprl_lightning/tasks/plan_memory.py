@@ -174,6 +174,7 @@ def _work(config: Config) -> Work:
         packed=_packs(config),
         optimizer=_optimizer(config),
         shards=max(1, processes_of(trainer)) if sharded else 1,
+        gather=config.rollout.gather,
         memory=device_bytes(config),
     )
 

@@ -120,7 +120,7 @@ def build_trainer(
     """Return the trainer of ``trainer``, with `callbacks` between the checks and the saving."""
     return instantiate(
         cfg.trainer,
-        strategy=strategy_of(cfg.trainer, folder, config.peer_timeout),
+        strategy=strategy_of(cfg.trainer, folder, config.peer_timeout, config.rollout.gather),
         profiler=make_profiler(cfg.trainer.get("profiler"), folder),
         callbacks=[
             invariants(config, folder),

@@ -107,9 +107,11 @@ def test_the_saved_policy_is_whole(one, two):
 
 
 def test_a_resume_is_bit_equal(two, tmp_path):
+    """Also one that gathers layers one by one at its rollouts, so that no process has all of them
+    at any time."""
     whole, folder = two
     checkpoint = folder / "checkpoints" / "iteration_000002.ckpt"
-    again = run(tmp_path / "again", 2, "functions", "double", "files", str(checkpoint))
+    again = run(tmp_path / "again", 2, "functions", "double", "files", "layers", str(checkpoint))
     for before, after in zip(whole, again, strict=True):
         assert [texts for texts, _ in after["samples"]] == [t for t, _ in before["samples"][2:]]
         assert differences(before["weights"], after["weights"]) == []
@@ -208,6 +210,26 @@ def children_of(pid: int) -> list[int]:
 
 
 # Longer tables ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", ["full", "lora", "plain", "generate"])
+def test_processes_that_stop_at_different_steps_go_on_together(tmp_path, trained):
+    """Bit for bit what they do when the policy is gathered; and shards that are read from files are
+    those of a network that was there whole."""
+    words = (trained, "gpm", "double", "uneven")
+    whole = run(tmp_path / "whole", 2, *words)
+    layers = run(tmp_path / "layers", 2, *words, "files", "layers")
+    for one, other in zip(whole, layers, strict=True):
+        assert differences(one["weights"], other["weights"]) == []
+        for (texts, logprobs), (others, theirs) in zip(
+            one["samples"], other["samples"], strict=True
+        ):
+            assert texts == others
+            assert torch.equal(logprobs, theirs)
+    widths = [[logprobs.shape[1] for _, logprobs in found["samples"]] for found in whole]
+    assert max(widths[1]) == 1
+    assert min(widths[0]) > 1
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import distributed as dist
 from torch.distributed import checkpoint
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from gprl_lightning.config import LoraConfig, PolicyConfig
@@ -32,7 +33,9 @@ from gprl_lightning.models.pretrained_preference import (
     save_preference_model,
 )
 from gprl_lightning.models.reading_checks import require_readable
-from gprl_lightning.runtime.sharding import full, shard
+from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.sampler import Sampling
+from gprl_lightning.runtime.sharding import full, layers_of, shard
 from tests.tiny import (
     Architecture,
     chat,
@@ -209,3 +212,35 @@ def test_what_needs_weights_is_checked_once_they_are_there(tmp_path, alone):
     shard(waiting, alone, layer_step, None)
     with pytest.raises(ConfigError, match="found the same for two"):
         read_shards(waiting, torch.device("cpu"))
+
+
+# Layer by layer -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_layers_are_gathered_one_by_one(tmp_path, alone, monkeypatch, arch):
+    """The same samples, with one layer's weights at a time in the place of all."""
+    save_policy(tiny_policy(arch), tmp_path)
+    samples, most = [], []
+    for gather in (True, False):
+        policy = loaded(tmp_path)
+        shard(policy, alone, layer_step, None, gather)
+        read_shards(policy, torch.device("cpu"))
+        held: list[int] = []
+        for layer in layers_of(policy):
+            linear = next(
+                m for m in layer.modules() if next(m.parameters(recurse=False), None) is not None
+            )
+            linear.register_forward_pre_hook(lambda *_, p=policy, h=held: h.append(at_hand(p)))
+        prompts = tiny_prompts(policy, ["hi", "sing"])
+        samples.append(NativeSampler().sample(policy, prompts, Sampling(4, 8), seed=0))
+        most.append(max(held))
+    assert torch.equal(samples[0].response_ids, samples[1].response_ids)
+    assert torch.equal(samples[0].old_logprobs, samples[1].old_logprobs)
+    assert most == [len(layers_of(policy)), 1]
+
+
+def at_hand(policy: Policy) -> int:
+    """Return how many of its layers are here with all of their weights."""
+    layers = [[*layer.parameters()] for layer in layers_of(policy)]
+    return sum(not any(isinstance(p, DTensor) for p in layer) for layer in layers)

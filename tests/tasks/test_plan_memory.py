@@ -96,6 +96,11 @@ def test_shards_are_divided_and_one_network_at_a_time_is_whole(llama):
     gathered = 2 * 2 * (1.051e9 + 2.181e8)
     assert plan.phases["update"]["gathered layers"] == pytest.approx(gathered, rel=0.01)
     assert plan.peak < 80 * GB
+    layers = planned(validate(composed(*llama, *eight, "rollout.gather=false")))
+    read = layers.phases["sampling"]
+    assert read.pop("gathered layers") == pytest.approx(gathered / 2, rel=0.01)
+    assert read == {n: b for n, b in plan.phases["sampling"].items() if n != "whole policy"}
+    assert "whole preference model" not in layers.phases["scoring"]
 
 
 def test_adapters_need_neither_gradients_nor_a_reference(llama):
