@@ -111,12 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for strategy in options.strategies:
         for scaling in ("weak", "strong"):
             for n in options.processes:
-                prompts = SETUP.prompts * (n if scaling == "weak" else most)
-                found = measure(world, replace(SETUP, prompts=prompts), strategy, n)
+                each = SETUP.prompts * (1 if scaling == "weak" else most // n)
+                found = measure(world, replace(SETUP, prompts=each), strategy, n)
                 expected = theory(strategy, n, weights, judge) / 1e6
                 seconds = f"{found.wall:.2f} | {found.cpu:.2f}"
                 megabytes = f"{found.sent / 1e6:.2f} | {expected:.2f}"
-                point = f"{strategy}, {scaling} | {n} | {prompts}"
+                point = f"{strategy}, {scaling} | {n} | {n * each}"
                 print(f"| {point} | {seconds} | {megabytes} |", flush=True)
     print("\nAn estimate from published speeds, not a measurement:\n")
     print(table())
