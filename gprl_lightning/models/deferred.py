@@ -91,9 +91,7 @@ def deferred_network(
     """
     where = f"{key}={str(folder)!r}"
     reason = ""
-    if not folder.is_dir():
-        reason = "it is no folder"
-    elif attention not in (None, SDPA):
+    if attention not in (None, SDPA):
         reason = f"its attention is {attention}"
     if not reason:
         with one_line(where):

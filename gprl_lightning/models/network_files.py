@@ -72,6 +72,24 @@ def load_network(
     return network
 
 
+def from_hub(key: str, name: str) -> Path:
+    """Return the folder with a model's files, downloaded where they have not been before.
+
+    Raises:
+        CheckpointError: the hub does not give that model; ``key`` names what asked for it.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:
+        raise CheckpointError(
+            f"{key}={name!r}: neither a folder nor a model that the hub gives "
+            f"({type(error).__name__}: {error})."
+        ) from error
+
+
 def _require_generation_config(where: str, folder: Path) -> None:
     """transformers passes over a damaged one, and with it over the tokens that end an answer."""
     file = folder / "generation_config.json"

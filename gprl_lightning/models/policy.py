@@ -37,7 +37,7 @@ from gprl_lightning.models.deferred import Waiting, adapted, deferred_network
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.gathered import gathered_model
 from gprl_lightning.models.lora import leave_frozen_weights_out, with_lora
-from gprl_lightning.models.network_files import load_network
+from gprl_lightning.models.network_files import from_hub, load_network
 from gprl_lightning.models.policy_tokens import end_tokens, left_pad
 from gprl_lightning.models.quantized import is_quantized, loading_options, save_merged
 from gprl_lightning.models.shared_prompt import shared_prompt_states, shares_prompts
@@ -272,7 +272,8 @@ def load_policy(
         tokenizer = load_tokenizer("policy.path", path, config.chat_template)
         found = None
         if deferred:
-            given = AutoModelForCausalLM, "policy.path", Path(path), dtype, config.attention
+            folder = Path(path) if Path(path).is_dir() else from_hub("policy.path", str(path))
+            given = AutoModelForCausalLM, "policy.path", folder, dtype, config.attention
             found = deferred_network(*given)
         model, waiting = found or (
             load_network(

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gprl_lightning.config.checkpoint_headers import weight_files
-from gprl_lightning.models.network_files import CheckpointError, one_line
+from gprl_lightning.models.network_files import CheckpointError, from_hub, one_line
 
 HEADS = ("value_head.weight", "prompt_head.weight", "score.weight")
 
@@ -24,16 +24,7 @@ def model_folder(path_or_name: str | Path) -> Path:
             f"preference_model.path={str(path_or_name)!r}: there is no such folder, and a hub name "
             "looks like general-preference/GPM-Llama-3.1-8B."
         )
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-        return Path(snapshot_download(str(path_or_name), allow_patterns=patterns))
-    except Exception as error:
-        raise CheckpointError(
-            f"preference_model.path={str(path_or_name)!r}: neither a folder nor a model that the "
-            f"hub gives ({type(error).__name__}: {error})."
-        ) from error
+    return from_hub("preference_model.path", str(path_or_name))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

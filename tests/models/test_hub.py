@@ -24,6 +24,9 @@ from gprl_lightning.models.policy import load_policy
 
 judge = gprl_lightning.load_preference_model("lab/gpm")
 policy = load_policy(PolicyConfig(path="lab/policy"), "lab/policy", 1.0)
+waiting = load_policy(PolicyConfig(path="lab/policy"), "lab/policy", 1.0, deferred=True)
+assert waiting.weights_from is not None, "downloaded, and read shard by shard"
+assert all(p.is_meta for p in waiting.parameters())
 torch.save((judge.compare("a b", ["a", "b c"]).score, policy.state_dict()), sys.argv[1])
 """
 
