@@ -150,12 +150,17 @@ def _worlds(kept: Sequence[Kept]) -> list[str]:
         here = {arm: found for arm, found in runs.items() if ARMS[arm].world == world}
         if here:
             parts += [f"**{world}**", _models(here) if world == MODELS else _arms(here)]
-    for name, gold in stopped(kept, "bt_best").items():
-        reached = _rate(student(np.array(list(gold.values()))))
-        parts.append(
-            f"{ARMS['bt_best'].name}, stopped by a {name} chosen on tuning seeds: {reached}."
-        )
+        if "bt_best" in here:
+            parts += _stopped(kept, "bt_best")
     return parts or ["No run on a verdict seed yet."]
+
+
+def _stopped(kept: Sequence[Kept], arm: str) -> list[str]:
+    lines = []
+    for name, gold in stopped(kept, arm).items():
+        reached = _rate(student(np.array(list(gold.values()))))
+        lines.append(f"{ARMS[arm].name}, stopped by a {name} chosen on tuning seeds: {reached}.")
+    return lines
 
 
 def _arms(runs: Mapping[str, Mapping[int, Kept]]) -> str:
