@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -79,17 +79,20 @@ def chat_server(rule: Rule) -> Iterator[ChatServer]:
                 seen.under_way += 1
                 seen.most_under_way = max(seen.most_under_way, seen.under_way)
             try:
-                self._answer(body, number)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the client has gone
+                reply = self._reply(body, number)
             finally:
-                with lock:
+                with lock:  # before it is sent: the client may ask again as soon as it has it
                     seen.under_way -= 1
+            with suppress(BrokenPipeError, ConnectionResetError):  # the client has gone
+                self._send(body, reply)
 
-        def _answer(self, body: dict[str, Any], number: int) -> None:
+        def _reply(self, body: dict[str, Any], number: int) -> Reply:
             known = self.path == "/v1/chat/completions"
             reply = rule(body, number) if known else Reply(status=404, body=b"no such path")
             time.sleep(reply.seconds)
+            return reply
+
+        def _send(self, body: dict[str, Any], reply: Reply) -> None:
             content = reply.content(body)
             self.send_response(reply.status)
             self.send_header("Content-Length", str(len(content)))
