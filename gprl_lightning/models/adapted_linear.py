@@ -8,6 +8,7 @@ made. In half precision, a fifth of the memory that peft reads and writes beside
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,25 +29,20 @@ def lean_adapters(model: nn.Module) -> None:
             layer.__class__ = _lean(type(layer))
 
 
-_classes: dict[type, type] = {}
-
-
+@cache
 def _lean(peft_class: type[Any]) -> type[Any]:
-    if peft_class not in _classes:
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        adapters = [name for name in self.active_adapters if name in self.lora_A]
+        if self.disable_adapters and not self.merged:
+            return self.base_layer(x, *args, **kwargs)
+        if self.merged or len(adapters) != 1 or self.lora_variant or args or kwargs:
+            return peft_class.forward(self, x, *args, **kwargs)
+        (name,) = adapters
+        down, up = self.lora_A[name].weight, self.lora_B[name].weight
+        return adapted(self.base_layer(x), x, down, up, self.scaling[name])
 
-        def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            adapters = [name for name in self.active_adapters if name in self.lora_A]
-            if self.disable_adapters and not self.merged:
-                return self.base_layer(x, *args, **kwargs)
-            if self.merged or len(adapters) != 1 or self.lora_variant or args or kwargs:
-                return peft_class.forward(self, x, *args, **kwargs)
-            (name,) = adapters
-            down, up = self.lora_A[name].weight, self.lora_B[name].weight
-            return adapted(self.base_layer(x), x, down, up, self.scaling[name])
-
-        members = {"forward": forward, "__module__": __name__}
-        _classes[peft_class] = type(f"Lean{peft_class.__name__}", (peft_class,), members)
-    return _classes[peft_class]
+    members = {"forward": forward, "__module__": __name__}
+    return type(f"Lean{peft_class.__name__}", (peft_class,), members)
 
 
 def adapted(result: Tensor, x: Tensor, down: Tensor, up: Tensor, scaling: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 Every operator has the same shapes and addresses each time, and none waits for the device: so a step
 can be captured as a CUDA graph. A layer is 24 kernels and its two norms, which are one each on a
-GPU; with attention in one kernel (`decode_attention`), 14 in all.
+GPU; with attention in one kernel (`decode_attention`), 14 and the norms.
 """
 
 from __future__ import annotations

@@ -51,15 +51,10 @@ class NativeSampler:
         attention_kernel: bool = True,
     ) -> None:
         self.compaction, self.fixed_shapes = compaction, fixed_shapes
-        self.attention_kernel = attention_kernel
         self.decoder = FixedShapes(attention_kernel)
 
     def weights_changed(self, policy: Policy, version: int) -> None:
         """Do nothing: the policy's own tensors are read."""
-
-    def release(self) -> None:
-        """Drop the packed weights, buffers and captured steps; the next rollout makes them anew."""
-        self.decoder = FixedShapes(self.attention_kernel)
 
     def sample(
         self, policy: Policy, prompts: PromptBatch, sampling: Sampling, seed: int

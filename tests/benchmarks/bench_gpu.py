@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shape", choices=[*LARGE], default="8b")
     parser.add_argument("--full", action="store_true", help="train all weights, not adapters")
     parser.add_argument("--prompts", type=int, default=4, help="per iteration; 8 responses each")
-    parser.add_argument("--micro-batch", type=int, default=4)
+    parser.add_argument("--micro-batch", type=int, default=4, help="TRL's; ours: what fits")
     parser.add_argument("--without-trl", action="store_true")
     parser.add_argument("--profile", type=Path, help="a JSON of the longest kernels")
     parser.add_argument("--cache", type=Path, default=CACHE)

@@ -84,6 +84,10 @@ class Profile(L.Callback):
         print(phase, json.dumps(self.found[phase]), flush=True)
 
 
+WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaMemcpyAsync")
+LAUNCHES = ("cudaLaunchKernel", "cudaGraphLaunch", "cuLaunchKernel")
+
+
 def kernels(work: Callable[[], object], top: int = 14) -> dict[str, Any]:
     """Run ``work``. Return its seconds, those of its kernels, the device's memory before and at
     most, and the ``top`` longest kernels by name, in milliseconds and how many; on a CPU, of
@@ -102,12 +106,15 @@ def kernels(work: Callable[[], object], top: int = 14) -> dict[str, Any]:
         seconds = perf_counter() - start
     events: Any = found.key_averages()
     time = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    longest = sorted(events, key=lambda event: getattr(event, time), reverse=True)
+    ran = [event for event in events if getattr(event, time)]
+    longest = sorted(ran, key=lambda event: getattr(event, time), reverse=True)
     named = {e.key[:90]: [round(getattr(e, time) / 1e3, 2), e.count] for e in longest[:top]}
     return {
         "seconds": seconds,
-        "kernel seconds": sum(getattr(event, time) for event in events) / 1e6,
-        "kernels": sum(event.count for event in events),
+        "kernel seconds": sum(getattr(event, time) for event in ran) / 1e6,
+        "kernels": sum(event.count for event in ran),
+        "launches": sum(e.count for e in events if e.key.startswith(LAUNCHES)),
+        "waits": sum(e.count for e in events if e.key.startswith(WAITS)),
         "GB before": before / 1e9,
         "GB at most": torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0,
         "top": named,

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from tests.gpu import correctness, profiles, runs
+from tests.gpu import correctness, runs
 from tests.gpu.correctness import Finding
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _right(report: Report, toy: bool) -> None:
     for name, check in correctness.CHECKS.items():
         report.add(name, check)
-    report.note("profile of a rollout", profiles.rollout_profile())
+    report.note("profile of a rollout", correctness.rollout_profile())
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         checks: dict[str, Callable[[], Finding]] = {

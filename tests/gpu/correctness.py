@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from gprl_lightning.rollout import fixed_shapes
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.rollout.sampling import sample_tokens
+from tests.benchmarks.recording import kernels
 from tests.tiny import tiny_model, tiny_prompts, tiny_tokenizer
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -136,6 +138,18 @@ def nan_is_no_device_assert() -> Finding:
     tokens, logprobs = sample_tokens(logits, torch.full((4,), 0.5, device=DEVICE))
     holds = bool((tokens < 50).all()) and bool(logprobs.isnan().all())
     return Finding({"largest token": float(tokens.max())}, holds)
+
+
+def rollout_profile() -> dict[str, Any]:
+    """What a whole rollout asks of the device, by a sampler that has captured its steps before."""
+    policy, sampler = policy_on_device(layers=4), NativeSampler(fixed_shapes=True)
+    prompts = tiny_prompts(policy, TEXTS).to(DEVICE)
+
+    def sample() -> None:
+        sampler.sample(policy, prompts, SAMPLING, 1)
+
+    sample()
+    return {**kernels(sample), "tokens per row": SAMPLING.max_new_tokens}
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {

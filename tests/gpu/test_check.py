@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
-from tests.gpu import check, correctness
+from tests.composing import ROOT
+from tests.gpu import carry, check, correctness
 from tests.gpu.correctness import Finding
 
 
@@ -34,3 +36,12 @@ def test_nothing_is_begun_when_the_time_is_up(tmp_path):
     report = check.Report(0.0, tmp_path / "gpu.json")
     report.add("long", lambda: Finding({"ran": "yes"}, True), needs=60)
     assert "not run" in report.rows["long"]
+
+
+def test_what_is_carried_is_all_that_the_project_needs_but_what_is_there():
+    there = {"torch", "lightning", "torchmetrics", "safetensors", "numpy", "rich", "matplotlib"}
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = text.partition("\ndependencies = [")[2].partition("]")[0]
+    needed = set(re.findall(r'"([A-Za-z0-9_-]+)', listed)) - there - {"jinja2"}
+    carried = {re.split("[<>=]", p)[0] for p in (*carry.PACKAGES, *carry.WITH_NEEDS)}
+    assert len(needed) > 5 and needed <= carried
