@@ -27,10 +27,10 @@ check: $(VENV)/.installed
 	$(BIN)/pyright & types=$$!; \
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile -m "$(QUICK)" $(FAST) && wait $$types
 
-# The table of docs/speed.md.
+# The tables of docs/speed.md: two hours of a machine that has nothing else to do. A row that is done stays.
 bench: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable ".[bench]"
-	$(BIN)/python -m tests.benchmarks.bench_trl
+	$(BIN)/python -m tests.benchmarks.bench_trl $(ARGS)
 	$(BIN)/python -m tests.benchmarks.bench_memory
 	$(BIN)/python -m tests.benchmarks.bench_overhead
 	$(BIN)/python -m tests.benchmarks.bench_startup

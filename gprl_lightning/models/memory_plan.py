@@ -1,15 +1,15 @@
 """What each process of a run will hold in memory, from shapes alone, before any weight is loaded.
 
 Ours. Counted are what stays (weights, gradients, optimiser, reference, preference model) and the
-largest of three phases that follow one another: sampling, scoring, update. Coefficients of the
-activations are bytes that autograd keeps per token and layer of a Llama, measured; all responses
-are taken to be as long as they may be.
+largest of the phases that follow one another: sampling, anchors, scoring, update. Coefficients of
+the activations are bytes that autograd keeps per token and layer of a Llama, measured; all
+responses are taken to be as long as they may be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gprl_lightning.core.logprobs import CHUNK_SIZES, accelerator_chunk
 
@@ -29,6 +29,8 @@ OPTIMIZERS: dict[str, tuple[str, Callable[[int], float]]] = {
     # A scale in float32 for each block of 256 entries.
     "adamw_8bit": ("optimiser (moments in 8 bits)", lambda size: 2 * (1 + 4 / 256)),
 }
+KV_CACHE = "KV cache"
+READ_AT_ONCE = 16_384  # tokens of prompts that pass through the layers before they are in a cache
 # Numbers of the width, and of the MLP's, that a forward pass without gradients holds per token.
 PASSING = (8, 3)
 
@@ -87,6 +89,7 @@ class Work:
         shards: processes over which weights, gradients and moments are spread (``trainer=fsdp2``).
         gather: whether they hold a network whole where no gradients are made.
         memory: of the device, in bytes.
+        anchors: prompts that the reference answers at once, for the drift monitor.
     """
 
     prompts: int
@@ -106,6 +109,7 @@ class Work:
     shards: int = 1
     gather: bool = True
     memory: float = 80 * GB
+    anchors: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,11 @@ class MemoryPlan:
     @property
     def peak(self) -> float:
         """All that stays, and the largest phase."""
-        return sum(self.resident.values()) + max(sum(p.values()) for p in self.phases.values())
+        return max(self.during(phase) for phase in self.phases)
+
+    def during(self, phase: str) -> float:
+        """All that stays, and a phase."""
+        return sum(self.resident.values()) + sum(self.phases[phase].values())
 
 
 def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> MemoryPlan:
@@ -151,7 +159,7 @@ def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> 
         # Shards are gathered in bfloat16: nothing else is cast.
         "copies of the weights in bfloat16": 2 * policy.parameters * (work.mixed and not sharded),
         "packed weights for decoding": _packed(policy, work) if work.packed else 0,
-        "KV cache": _kv_cache(policy, work) if work.packed else 0,  # of captured steps: it stays
+        KV_CACHE: _kv_cache(policy, work) if work.packed else 0,  # of captured steps: it stays
         "gradients in DDP's buckets": trained if work.buckets else 0,
         # Written as one block, for which freed activations leave no room in one piece. Elsewhere it
         # is the machine's memory that holds it, not the device's.
@@ -159,9 +167,12 @@ def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> 
         "libraries": LIBRARIES,
     }
     phases = {"sampling": _sampling(policy, work), "update": _update(policy, work)}
+    if work.anchors:
+        phases["anchors"] = _sampled(policy, replace(work, prompts=work.anchors, group_size=1))
     if sharded:
         number = _computed(policy, work)
-        phases["sampling"] |= _read(policy, number, "whole policy", work)
+        for phase in {"sampling", "anchors"} & set(phases):
+            phases[phase] |= _read(policy, number, "whole policy", work)
         phases["update"]["gathered layers"] = 2.0 * _gathered(policy) * number
     if scorers:  # one after another
         largest = max(scorers.values(), key=lambda scorer: _scoring(scorer, work))
@@ -196,14 +207,21 @@ def _packed(policy: Network, work: Work) -> int:
 
 
 def _sampling(policy: Network, work: Work) -> dict[str, float]:
-    rows = work.prompts * work.group_size
-    number = _computed(policy, work)
+    """What a rollout holds besides what stays."""
+    held = _sampled(policy, work)
+    return {name: size for name, size in held.items() if not (work.packed and name == KV_CACHE)}
+
+
+def _sampled(policy: Network, work: Work) -> dict[str, float]:
+    rows, read = work.prompts * work.group_size, work.prompts * work.prompt_tokens
+    if work.packed:  # slice by slice, each put into the cache
+        read = min(read, max(READ_AT_ONCE, work.prompt_tokens))
     logits = 3 * rows * policy.vocabulary * 4  # as they come, sorted or shifted, and their exp
-    cache = {} if work.packed else {"KV cache": _kv_cache(policy, work)}
     return {
-        **cache,
+        KV_CACHE: _kv_cache(policy, work),
         "logits": float(logits),
-        "activations": _passing(policy, work.prompts * work.prompt_tokens, number),
+        "activations": _passing(policy, read, _computed(policy, work))
+        + work.packed * read * _cached(policy, work),
     }
 
 
@@ -211,7 +229,12 @@ def _kv_cache(policy: Network, work: Work) -> float:
     rows = work.prompts * work.group_size
     prompt_rows = work.prompts if work.shared else rows
     tokens = prompt_rows * work.prompt_tokens + rows * work.new_tokens
-    return float(tokens * 2 * policy.kv_width * policy.layers * _computed(policy, work))
+    return float(tokens * _cached(policy, work))
+
+
+def _cached(policy: Network, work: Work) -> int:
+    """Bytes of a token's keys and values."""
+    return 2 * policy.kv_width * policy.layers * _computed(policy, work)
 
 
 def _scoring(scorer: Network, work: Work) -> float:

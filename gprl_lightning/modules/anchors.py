@@ -2,8 +2,7 @@
 
 Inside a group a shift of all responses along an axis cancels out; against a fixed response of the
 starting policy it shows. One response per prompt is sampled from the reference model before the
-prompt first comes up, and kept. It is sampled from the reference's own tensors, whatever samples
-the policy: an inference engine holds the policy alone.
+prompt first comes up, and kept.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import torch
 
 from gprl_lightning.core.batch import PromptBatch
 from gprl_lightning.models.policy import Policy, weights_in
-from gprl_lightning.rollout.native import NativeSampler
-from gprl_lightning.rollout.sampler import Sampling
+from gprl_lightning.rollout.native import reference_sampler
+from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.runtime.processes import processes, rank
 from gprl_lightning.runtime.sharding import on_any, runs_alone
 
@@ -25,20 +24,38 @@ ANCHOR_SEED = 7919  # keeps the anchors' randomness apart from that of the rollo
 # Iterations whose anchors are sampled at once: a step of decoding reads all weights, however few
 # rows it is for.
 AHEAD = 8
+TOKENS_AT_ONCE = 65_536  # of prompts and answers, with padding: 8.6 GB of keys and values at 8B
+
+
+def most_at_once(prompts: int, tokens: int) -> int:
+    """Return how many anchors are sampled at once: an iteration's at least, and those of `AHEAD`
+    iterations at most.
+
+    Args:
+        prompts: of an iteration.
+        tokens: of the longest prompt and the longest answer.
+
+    >>> most_at_once(4, 200), most_at_once(8, 1536), most_at_once(8, 32_768)
+    (32, 42, 8)
+    """
+    return max(prompts, min(AHEAD * prompts, TOKENS_AT_ONCE // tokens))
 
 
 class Anchors:
     """One starting-policy response per prompt, by the prompt's uid.
+
+    Args:
+        seed: of the run.
+        sampler: the policy's; see `gprl_lightning.rollout.native.reference_sampler`.
 
     Attributes:
         upcoming: the prompts of some iterations, by the first one and their number. Where it is not
             known, anchors are sampled for one iteration at a time.
     """
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, sampler: Sampler):
         self.seed = seed + ANCHOR_SEED
-        # Captured steps would read a packed copy of the reference: at 8B, 14 of 80 GB.
-        self.sampler = NativeSampler(fixed_shapes=False)
+        self.sampler = reference_sampler(sampler)
         self.responses: dict[int, str] = {}
         self.upcoming: Callable[[int, int], PromptBatch] | None = None
 
@@ -49,15 +66,21 @@ class Anchors:
         new = any(uid not in self.responses for uid in uids)
         if new if runs_alone(weights_in(reference)) else on_any(new):
             ahead = self.upcoming(prompts.iteration, AHEAD) if self.upcoming else prompts.host
-            self._sample(ahead, prompts.uids.device, sampling, reference)
+            most = most_at_once(len(uids), ahead.input_ids.shape[1] + sampling.max_new_tokens)
+            self._sample(ahead, most, prompts.uids.device, sampling, reference)
         return [self.responses[uid] for uid in uids]
 
     def _sample(
-        self, prompts: PromptBatch, device: torch.device, sampling: Sampling, reference: Policy
+        self,
+        prompts: PromptBatch,
+        most: int,
+        device: torch.device,
+        sampling: Sampling,
+        reference: Policy,
     ) -> None:
         rows = {uid: row for row, uid in enumerate(prompts.uids.tolist())}  # each prompt once
         new = [row for uid, row in rows.items() if uid not in self.responses]
-        new = new or [0]  # others may have some, and need this process's shards
+        new = new[:most] or [0]  # others may have some, and need this process's shards
         index = torch.tensor(new)
         batch = PromptBatch(
             iteration=0,  # a prompt's anchor is the same whenever the prompt first comes up

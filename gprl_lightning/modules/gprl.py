@@ -108,7 +108,7 @@ class GPRLModule(PolicyObjective):
         self.seed = seed
         at_rest = torch.ones(len(preference_source.axes)).double()
         self.control = DriftControl(at_rest, algorithm.kl_coef)
-        self.anchors = Anchors(seed) if anchored else None
+        self.anchors = Anchors(seed, sampler) if anchored else None
         self.prompt_loader: Callable[[int, int], PromptLoader] | None = None
         self.sampler_differs: bool | None = None  # from the policy's log-probabilities, last time
 

@@ -59,12 +59,37 @@ class DecodeWeights:
     Args:
         model: the causal LM, with or without adapters; `refresh` takes no other.
         dtype: what a step computes in.
+        room: those of a model of the same shape, whose copies are written over.
     """
 
-    def __init__(self, model: PreTrainedModel, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: PreTrainedModel, dtype: torch.dtype, room: DecodeWeights | None = None
+    ) -> None:
         self.dtype = dtype
-        self.layers = [_read_layer(layer, dtype) for layer in _backbone(model).layers]
+        self.own = {parameter.data_ptr() for parameter in model.parameters()}
+        rooms = room.layers if room else [None] * len(_backbone(model).layers)
+        self.layers = [
+            self._placed(_read_layer(layer, dtype), place, room)
+            for layer, place in zip(_backbone(model).layers, rooms, strict=True)
+        ]
         self.norm, self.embedding, self.head, self.head_bias = self._ends(model)
+
+    def _placed(
+        self, read: LayerWeights, place: LayerWeights | None, room: DecodeWeights | None
+    ) -> LayerWeights:
+        """Put what is a copy into the copies of ``room``; a model's own tensors stay where they
+        are, on both sides."""
+        if place is None or room is None:
+            return read
+        mine: dict[str, Tensor | None] = {}
+        for field in fields(read):
+            new, old = getattr(read, field.name), getattr(place, field.name)
+            both = self._is_copy(new) and room._is_copy(old)
+            mine[field.name] = old.copy_(new) if both else new
+        return LayerWeights(**mine)  # pyright: ignore[reportArgumentType]
+
+    def _is_copy(self, tensor: Tensor | None) -> bool:
+        return tensor is not None and tensor.data_ptr() not in self.own
 
     def refresh(self, model: PreTrainedModel) -> None:
         """Read the model's weights again, in place: a captured step holds the addresses."""

@@ -112,17 +112,11 @@ class Buffers:
     def start(
         self,
         shape: Shape,
-        prompts: Prompts,
         lengths: Int[Tensor, " groups"],
         keys: Int[Tensor, " rows"],
     ) -> None:
-        """Put what was read of the prompts in its place; nothing is drawn yet."""
-        width = prompts.bias.shape[-1]
+        """Begin: no prompt is read (`put`), and nothing is drawn yet."""
         self.prompt_bias.fill_(-torch.inf)
-        self.prompt_bias[: shape.groups, :, :width] = prompts.bias
-        for cache, layer in zip(self.layers, prompts.layers, strict=True):
-            cache.prompt_keys[: shape.groups, ..., :width] = layer.keys.transpose(0, 1)
-            cache.prompt_values[: shape.groups, :, :width] = layer.values.transpose(0, 1)
         rows = slice(shape.rows)
         self.step.zero_()
         self.keys[rows] = keys
@@ -130,6 +124,15 @@ class Buffers:
         self.ended.zero_()
         self.counts.zero_()
         self.active[rows] = torch.arange(shape.rows, device=keys.device)
+
+    def put(self, first: int, prompts: Prompts) -> None:
+        """Put what was read of some prompts in its place, from the ``first`` group on."""
+        groups, _, width = prompts.bias.shape
+        some = slice(first, first + groups)
+        self.prompt_bias[some, :, :width] = prompts.bias
+        for cache, layer in zip(self.layers, prompts.layers, strict=True):
+            cache.prompt_keys[some, ..., :width] = layer.keys.transpose(0, 1)
+            cache.prompt_values[some, :, :width] = layer.values.transpose(0, 1)
 
     def smaller(self, shape: Shape, parts: int) -> Shape | None:
         """Return a shape that holds all rows that have not ended, in steps of ``1 / parts`` of

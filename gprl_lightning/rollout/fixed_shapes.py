@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from gprl_lightning.core.precision import compute_dtype
 from gprl_lightning.core.transfers import sent
 from gprl_lightning.models.causal_lm import flush_left
+from gprl_lightning.models.memory_plan import READ_AT_ONCE
 from gprl_lightning.rollout.decode_attention import attention_for, plain
 from gprl_lightning.rollout.decode_weights import DecodeWeights
 from gprl_lightning.rollout.fixed_buffers import Buffers, Shape
@@ -50,10 +51,12 @@ class FixedShapes:
 
     Args:
         kernel: let attention be one kernel where it can.
+        lender: decodes another network of the same shape, at other times. Its packed weights are
+            written over, and nothing is kept.
     """
 
-    def __init__(self, kernel: bool = True) -> None:
-        self.kernel = kernel
+    def __init__(self, kernel: bool = True, lender: FixedShapes | None = None) -> None:
+        self.kernel, self.lender = kernel, lender
         self.model: PreTrainedModel | None = None
         self.weights: DecodeWeights | None = None
         self.buffers: Buffers | None = None
@@ -84,7 +87,6 @@ class FixedShapes:
         weights, device = self._weights(model), keys.device
         lengths = mask.sum(1) - 1
         prompts = flush_left(ids, mask, int(lengths.max()) + 1)
-        read = read_prompts(model.base_model, prompts, lengths, device)
         shape = Shape(
             groups=len(ids),
             places=sampling.group_size,
@@ -94,7 +96,12 @@ class FixedShapes:
         if self.buffers is None or not self.buffers.fit(shape):
             # Graphs hold the old buffers' addresses; and a pool is gone with the last graph in it.
             self.buffers, self.graphs, self.pool = Buffers.of(model, weights, shape), {}, None
-        self.buffers.start(shape, read, sent(lengths, device), keys)
+        self.buffers.start(shape, sent(lengths, device), keys)
+        at_once = max(1, READ_AT_ONCE // prompts.shape[1])
+        for first in range(0, len(ids), at_once):
+            some = slice(first, first + at_once)
+            read = read_prompts(model.base_model, prompts[some], lengths[some], device)
+            self.buffers.put(first, read)
         if eos_ids not in self.eos:
             self.eos[eos_ids] = torch.tensor(eos_ids, device=device)
         eos = self.eos[eos_ids]
@@ -104,11 +111,23 @@ class FixedShapes:
         with torch.autocast(device.type, enabled=False):
             last = sent(prompts.gather(1, lengths[:, None])[:, 0], device)
             step.feed(last.repeat_interleave(sampling.group_size))
-            return self._decode(step, eos_ids)
+            decoded = self._decode(step, eos_ids)
+        if self.lender is not None:
+            self._forget()
+        return decoded
+
+    def _forget(self) -> None:
+        self.model = self.weights = self.buffers = self.pool = None
+        self.graphs, self.eos = {}, {}
 
     def _weights(self, model: PreTrainedModel) -> DecodeWeights:
         dtype = compute_dtype(model.dtype, model.device.type)
-        if self.weights is None or self.weights.dtype != dtype or self.model is not model:
+        if self.lender is not None:
+            room = self.lender.weights
+            if room is not None and room.dtype != dtype:
+                room = None
+            self.weights = DecodeWeights(model, dtype, room)
+        elif self.weights is None or self.weights.dtype != dtype or self.model is not model:
             # Some of the weights are the model's own tensors: another's must not be read into them.
             self.model, self.weights, self.buffers = model, DecodeWeights(model, dtype), None
         else:

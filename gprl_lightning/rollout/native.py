@@ -13,7 +13,7 @@ from gprl_lightning.models.policy import Policy, weights_in
 from gprl_lightning.rollout.fixed_shapes import Decoded, FixedShapes
 from gprl_lightning.rollout.plain_decoding import PlainDecoding
 from gprl_lightning.rollout.randomness import draw, stream_keys
-from gprl_lightning.rollout.sampler import Sampling
+from gprl_lightning.rollout.sampler import Sampler, Sampling
 from gprl_lightning.rollout.sampling import sample_tokens
 from gprl_lightning.rollout.shared_decoding import SharedDecoding
 from gprl_lightning.runtime.sharding import is_sharded, on_any, runs_alone
@@ -55,6 +55,17 @@ class NativeSampler:
 
     def weights_changed(self, policy: Policy, version: int) -> None:
         """Do nothing: the policy's own tensors are read."""
+
+    def beside(self) -> NativeSampler:
+        """Return a sampler of the same kind for the reference, which samples in between.
+
+        In fixed shapes it reads the reference into this one's packed weights, which are read anew
+        before the policy is sampled, and keeps nothing: it takes no memory of its own but its KV
+        cache, and that while it samples.
+        """
+        other = NativeSampler(self.compaction, self.fixed_shapes)
+        other.decoder = FixedShapes(self.decoder.kernel, lender=self.decoder)
+        return other
 
     def sample(
         self, policy: Policy, prompts: PromptBatch, sampling: Sampling, seed: int
@@ -163,3 +174,11 @@ class _Rows:
         """Write the per-row state to the results."""
         self.lengths[self.active] = self.counts
         self.finished[self.active] = self.ended
+
+
+def reference_sampler(sampler: Sampler) -> NativeSampler:
+    """Return what samples the reference: from its own tensors, whatever samples the policy. An
+    inference engine holds the policy alone."""
+    if isinstance(sampler, NativeSampler):
+        return sampler.beside()
+    return NativeSampler(fixed_shapes=False)

@@ -23,7 +23,7 @@ from gprl_lightning.evaluation.judge import Judge, SourceJudge
 from gprl_lightning.models.pretrained_preference import load_preference_model
 from gprl_lightning.modules.parts import Parts, encode
 from gprl_lightning.modules.rollout_logprobs import log_ratios
-from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.rollout.native import reference_sampler
 from gprl_lightning.rollout.sampler import Sampler
 from gprl_lightning.runtime.disk import or_warn
 from gprl_lightning.sandbox.gold_judge import SandboxGoldJudge
@@ -72,7 +72,7 @@ def held_out_evaluation(
         start=start.module,
         sample=_single(sampler, parts),
         # The run's sampler may hold weights of its own: the policy's, and no others.
-        sample_start=_single(NativeSampler(fixed_shapes=False), parts),
+        sample_start=_single(reference_sampler(parts.sampler), parts),
         log_ratios=partial(log_ratios, policy, start, config.algorithm),
         weights_changed=partial(sampler.weights_changed, policy),
     )

@@ -16,6 +16,7 @@ from gprl_lightning.models.builtin import BUILTIN, policy_folder
 from gprl_lightning.models.lora import with_lora
 from gprl_lightning.models.memory_plan import GB, MemoryPlan, Network, Work, memory_plan
 from gprl_lightning.models.quantized import quantizable
+from gprl_lightning.modules.anchors import most_at_once
 from gprl_lightning.runtime.ddp import processes_of
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -55,8 +56,8 @@ def _policy(config: Config, path: str) -> Network:
 
 
 def fitting_tokens(config: Config) -> int:
-    """Return the largest number of tokens of a micro-batch, with padding, with which the plan stays
-    within `FILLED` of the device; at least one rollout's."""
+    """Return the largest number of tokens of a micro-batch, with padding, with which the update
+    stays within `FILLED` of the device by the plan; at least one rollout's."""
     options, rollout = config.algorithm, config.rollout
     longest = config.data.max_prompt_tokens + rollout.max_new_tokens
     rows = config.data.prompts_per_step * rollout.group_size // options.minibatches
@@ -64,7 +65,7 @@ def fitting_tokens(config: Config) -> int:
     path = policy_folder(config.policy.path, config.paths.cache)
     networks = _policy(config, path), _scorers(config, path)
     work = replace(_work(config), rows=rows)
-    while rows > 1 and memory_plan(*networks, replace(work, rows=rows)).peak > room:
+    while rows > 1 and memory_plan(*networks, replace(work, rows=rows)).during("update") > room:
         rows = -(-rows // 2)
     return rows * longest
 
@@ -176,7 +177,14 @@ def _work(config: Config) -> Work:
         shards=max(1, processes_of(trainer)) if sharded else 1,
         gather=config.rollout.gather,
         memory=device_bytes(config),
+        anchors=_anchors(config),
     )
+
+
+def _anchors(config: Config) -> int:
+    prompts = config.data.prompts_per_step * config.algorithm.oversample
+    longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+    return most_at_once(prompts, longest) if config.drift.enabled and config.drift.anchor else 0
 
 
 def _optimizer(config: Config) -> str:

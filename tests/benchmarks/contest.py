@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from gprl_lightning.modules.anchors import AHEAD
+from gprl_lightning.tracking.provenance import provenance
 from tests.benchmarks.setups import Setup, World, overrides
 from tests.benchmarks.turns import Run
 
@@ -83,12 +85,16 @@ class Result:
     Attributes:
         micro_batches: TRL's CPU-seconds by micro-batch size; its best one met ours.
         turns: of each side, one report per pair.
+        commit: of the code, as `git describe --dirty` says it.
+        load: the machine's load average at the end.
     """
 
     setup: str
     malloc: str
     micro_batches: dict[int, float]
     turns: dict[str, list[Report]]
+    commit: str = ""
+    load: float = 0.0
 
     def ratio(self, side: str) -> float:
         """How many times cheaper than TRL: the median over pairs."""
@@ -124,7 +130,14 @@ def contest(
         for _ in range(pairs):
             for side, run in runs.items():
                 turns[side].append(run.turn(PER_TURN[side]))
-    return Result(setup.name, malloc, micro_batches, turns)
+    now = os.getloadavg()[0]
+    return Result(setup.name, malloc, micro_batches, turns, this_commit(), now)
+
+
+def this_commit() -> str:
+    """Return the commit of the code, nine digits of it, and whether files are changed."""
+    commit, _, dirty = str(provenance()["git_commit"]).partition("-")
+    return commit[:9] + ("-dirty" if dirty else "")
 
 
 def save(results: list[Result], file: Path) -> None:
@@ -137,6 +150,5 @@ def load(file: Path) -> list[Result]:
         return []
     found = [Result(**row) for row in json.loads(file.read_text())]
     return [
-        Result(r.setup, r.malloc, {int(k): v for k, v in r.micro_batches.items()}, r.turns)
-        for r in found
+        replace(r, micro_batches={int(k): v for k, v in r.micro_batches.items()}) for r in found
     ]

@@ -31,7 +31,7 @@ def module():
 def test_anchors_are_sampled_for_several_iterations_at_once(module):
     """Three prompts per step of ten: three iterations an epoch, one prompt left for the second."""
     loader, sampler = tiny_loader(module, 12), Counting()
-    anchors = Anchors(seed=0)
+    anchors = Anchors(0, NativeSampler())
     anchors.upcoming, anchors.sampler = loader.batch, sampler
     for prompts in loader:
         anchors.of(prompts, module.sampling, module.reference.module)
@@ -40,20 +40,20 @@ def test_anchors_are_sampled_for_several_iterations_at_once(module):
 
 
 def test_what_is_sampled_ahead_is_what_would_be_sampled_in_time(module):
-    ahead, in_time = Anchors(seed=0), Anchors(seed=0)
+    ahead, in_time = Anchors(0, NativeSampler()), Anchors(0, NativeSampler())
     loader = tiny_loader(module, 12)
     ahead.upcoming = loader.batch
     for prompts in loader:
         found = [a.of(prompts, module.sampling, module.reference.module) for a in (ahead, in_time)]
         assert found[0] == found[1]
-    other = Anchors(seed=1)
+    other = Anchors(1, NativeSampler())
     first = loader.batch(0)
     answers = [a.of(first, module.sampling, module.reference.module) for a in (other, ahead)]
     assert answers[0] != answers[1], "the seed counts"
 
 
 def test_what_was_sampled_is_kept_by_a_checkpoint(module):
-    anchors, again, sampler = Anchors(seed=0), Anchors(seed=5), Counting()
+    anchors, again, sampler = Anchors(0, NativeSampler()), Anchors(5, NativeSampler()), Counting()
     first = tiny_loader(module, 12).batch(0)
     anchors.sampler = again.sampler = sampler
     found = anchors.of(first, module.sampling, module.reference.module)
@@ -64,7 +64,7 @@ def test_what_was_sampled_is_kept_by_a_checkpoint(module):
 
 def test_a_process_without_new_prompts_samples_with_those_that_have_some(module, monkeypatch):
     """Where layers are gathered one by one; what it has stays as it is."""
-    anchors, sampler = Anchors(seed=0), Counting()
+    anchors, sampler = Anchors(0, NativeSampler()), Counting()
     anchors.sampler = sampler
     first = tiny_loader(module, 12).batch(0)
     found = anchors.of(first, module.sampling, module.reference.module)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from gprl_lightning.config.models import LoraConfig
 from gprl_lightning.models.lora import with_lora
-from gprl_lightning.models.policy import Policy
+from gprl_lightning.models.policy import Policy, reference_of
 from gprl_lightning.rollout import fixed_shapes
 from gprl_lightning.rollout.decode_weights import DecodeWeights
 from gprl_lightning.rollout.fixed_step import FixedStep
@@ -249,3 +249,58 @@ def test_packed_weights_are_read_once_a_step():
     read = sum(p.numel() for p in policy.parameters()) - embedding.numel()
     tied = policy.causal_lm.config.tie_word_embeddings
     assert weights.bytes == 4 * (read + embedding.numel() * tied)
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_the_reference_is_read_into_the_policys_packed_weights_and_nothing_else_changes(adapters):
+    """The policy has moved; both sample in turns, each what the plain sampler draws of it."""
+    policy = tiny_policy("llama")
+    if adapters:
+        policy = Policy(with_lora(tiny_model("llama"), LoraConfig(r=4)), tiny_tokenizer())
+    reference = reference_of(policy).module
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if not adapters or "lora_B" in name:
+                parameter += 0.1 * torch.randn_like(parameter)
+    before = {name: p.clone() for name, p in [*policy.named_parameters()]}
+    sampler, plain = NativeSampler(fixed_shapes=True), NativeSampler(fixed_shapes=False)
+    other, sampling = sampler.beside(), Sampling(4, 24)
+    prompts = tiny_prompts(policy, TEXTS)
+    drawn = {}
+    for network in (reference, policy, reference, policy):
+        one = other if network is reference else sampler
+        drawn[network] = one.sample(network, prompts, sampling, 3)
+        assert_equal(drawn[network], plain.sample(network, prompts, sampling, 3))
+    assert not torch.equal(drawn[policy].response_ids, drawn[reference].response_ids)
+    assert all(torch.equal(before[name], p) for name, p in policy.named_parameters())
+    assert other.decoder.weights is other.decoder.buffers is None and not other.decoder.graphs
+
+
+def test_the_reference_takes_no_memory_for_packed_weights():
+    policy, sampler = tiny_policy("llama"), NativeSampler(fixed_shapes=True)
+    reference, prompts = reference_of(policy).module, tiny_prompts(policy, TEXTS)
+    sampler.sample(policy, prompts, Sampling(4, 8), 1)
+    held = sampler.decoder.weights
+    assert held is not None
+    lent = DecodeWeights(reference.causal_lm, held.dtype, room=held)
+    for mine, theirs in zip(lent.layers, held.layers, strict=True):
+        assert mine.qkv is theirs.qkv and mine.gate_up is theirs.gate_up
+        assert mine.down is not theirs.down, "each model's own tensor"
+
+
+def test_prompts_are_read_in_slices_that_memory_has_room_for(monkeypatch):
+    policy, sampling, reads = tiny_policy("llama"), Sampling(3, 24), []
+    read = fixed_shapes.read_prompts
+
+    def counted(backbone, prompts, *rest):
+        reads.append(prompts.shape)
+        return read(backbone, prompts, *rest)
+
+    monkeypatch.setattr(fixed_shapes, "read_prompts", counted)
+    whole = both(policy, sampling)
+    tokens = reads[0][1]
+    monkeypatch.setattr(fixed_shapes, "READ_AT_ONCE", 3 * tokens)
+    sliced = both(policy, sampling)
+    assert [shape[0] for shape in reads] == [4, 3, 1]
+    for pair in (whole, sliced):
+        assert_equal(*pair)
