@@ -153,9 +153,14 @@ class FarDevice(TorchDispatchMode):
 
 
 def move_far(module: nn.Module) -> None:
-    """Move parameters and buffers there, in place; what is tied stays tied."""
+    """Move parameters and buffers there, in place; what is tied stays tied, and what is offloaded
+    learns of it and stays."""
     moved: dict[int, Any] = {}
-    for part in module.modules():
+    offloaded = [part for part in module.modules() if "offloaded" in vars(part)]
+    for part in offloaded:
+        vars(part)["offloaded"].device = CUDA
+    stays = {inner for part in offloaded for inner in part.modules()}
+    for part in (part for part in module.modules() if part not in stays):
         for name, value in part._parameters.items():
             if value is not None:
                 if id(value) not in moved:

@@ -16,7 +16,7 @@ from gprl_lightning.config import Config
 from gprl_lightning.config.judging import judge_paths, judge_specs
 from gprl_lightning.config.preference_checks import check_preference_model
 from gprl_lightning.config.roads import BUILTIN_MODELS, check_given, check_roads, check_sandbox
-from gprl_lightning.config.trainer_checks import check_sharding, check_trainer
+from gprl_lightning.config.trainer_checks import check_offload, check_sharding, check_trainer
 from gprl_lightning.errors import ConfigError
 
 DATA_FILES = (".jsonl", ".json", ".parquet")
@@ -33,6 +33,7 @@ def cross_check(config: Config) -> None:
     check_optimisation(config)
     check_trainer(config.trainer)
     check_sharding(config)
+    check_offload(config)
     check_given(config)
     check_paths(config)
     check_roads(config)

@@ -132,6 +132,8 @@ class Config:
     # A checkpoint or a run's folder to go on from; None: this run's own folder, if it has one
     ckpt_path: Text | None = None
     threads: Threads | None = None  # of PyTorch on the CPU; None: PyTorch's own choice
+    # Networks that wait on the CPU between their turns: reference, preference_model, judges
+    offload: list[Text] = field(default_factory=list)
     peer_timeout: Positive = 600.0  # seconds that one process of several may be waited for
     keep_freed_memory: bool = False  # for the next step, on a CPU; see `runtime.malloc`
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)

@@ -11,6 +11,7 @@ from gprl_lightning.errors import ConfigError
 PRECISIONS = ("32-true", "bf16-mixed", "32", 32, "bf16", None)
 SETTLED_LATER = "auto"  # by the machine: `tasks.machine`
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+OFFLOADED = ("reference", "preference_model", "judges")
 FSDP2, BNB = "fsdp2", "bitsandbytes."
 # One device, the whole policy on each of several, or its shards.
 STRATEGIES = (
@@ -127,6 +128,39 @@ def check_sharding(config: Config) -> None:
             f"objective.round_length={config.objective['round_length']}: expected null with "
             "trainer.strategy=fsdp2, because a round's reference, which is saved with the run, is "
             "not sharded. Choose another objective, or trainer=ddp."
+        )
+
+
+def check_offload(config: Config) -> None:
+    """Raise ConfigError for a network that cannot wait on the CPU."""
+    for name in config.offload:
+        if name not in OFFLOADED:
+            raise ConfigError(
+                f"offload={config.offload}: expected some of {', '.join(OFFLOADED)}; found {name}."
+            )
+    if not config.offload:
+        return
+    if config.task != "train_policy":
+        raise ConfigError(
+            f"offload={config.offload}: expected task=train_policy; found task={config.task}. Set "
+            "offload=[]."
+        )
+    if config.trainer.get("accelerator") == "cpu":
+        raise ConfigError(
+            f"offload={config.offload}: expected a device other than the CPU, where all networks "
+            "are anyway; found trainer.accelerator=cpu. Set trainer=gpu, or offload=[]."
+        )
+    if config.trainer.get("strategy") == FSDP2 or config.trainer.get("devices", 1) != 1:
+        raise ConfigError(
+            f"offload={config.offload}: expected one process; found trainer.strategy="
+            f"{config.trainer.get('strategy', 'auto')}, trainer.devices="
+            f"{config.trainer.get('devices', 1)}. On several GPUs set trainer=fsdp2 and "
+            "offload=[]: each then holds its share of every network."
+        )
+    if "reference" in config.offload and config.policy.lora is not None:
+        raise ConfigError(
+            "offload: expected a reference with weights of its own; found policy.lora, with which "
+            "it is the policy without its adapters. Leave reference out, or set lora=none."
         )
 
 

@@ -90,6 +90,7 @@ class Work:
         gather: whether they hold a network whole where no gradients are made.
         memory: of the device, in bytes.
         anchors: prompts that the reference answers at once, for the drift monitor.
+        offloaded: what waits on the CPU between its turns: reference, preference_model, judges.
     """
 
     prompts: int
@@ -110,6 +111,7 @@ class Work:
     gather: bool = True
     memory: float = 80 * GB
     anchors: int = 0
+    offloaded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,12 @@ def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> 
         "weights": whole + (weights - whole) / shards,
         "gradients": trained / of_trained,
         optimizer: held / of_trained,
-        "reference": 0 if work.adapters else weights / shards,
-        **{n: s.parameters * s.bytes / _spread(n, work) for n, s in scorers.items()},
+        "reference": 0 if work.adapters or "reference" in work.offloaded else weights / shards,
+        **{
+            n: s.parameters * s.bytes / _spread(n, work)
+            for n, s in scorers.items()
+            if not _waits(n, work)
+        },
         # Shards are gathered in bfloat16: nothing else is cast.
         "copies of the weights in bfloat16": 2 * policy.parameters * (work.mixed and not sharded),
         "packed weights for decoding": _packed(policy, work) if work.packed else 0,
@@ -175,10 +181,16 @@ def memory_plan(policy: Network, scorers: Mapping[str, Network], work: Work) -> 
             phases[phase] |= _read(policy, number, "whole policy", work)
         phases["update"]["gathered layers"] = 2.0 * _gathered(policy) * number
     if scorers:  # one after another
-        largest = max(scorers.values(), key=lambda scorer: _scoring(scorer, work))
-        phases["scoring"] = {"activations": _scoring(largest, work)}
+        name, largest = max(scorers.items(), key=lambda item: sum(_scored(*item, work).values()))
+        phases["scoring"] = _scored(name, largest, work)
         if sharded:
             phases["scoring"] |= _read(largest, largest.bytes, "whole preference model", work)
+    if "reference" in work.offloaded:
+        tokens = work.rows * (work.prompt_tokens + work.new_tokens)
+        passing = _passing(policy, tokens, _computed(policy, work))
+        phases["reference"] = {"activations": passing}
+        for phase in {"reference", "anchors"} & set(phases):
+            phases[phase]["reference at work"] = weights
     return MemoryPlan({name: float(size) for name, size in resident.items() if size}, phases)
 
 
@@ -187,6 +199,17 @@ def _read(network: Network, number: float, whole: str, work: Work) -> dict[str, 
     if work.gather:
         return {whole: float(network.parameters * number)}
     return {"gathered layers": _gathered(network) * number}
+
+
+def _scored(name: str, scorer: Network, work: Work) -> dict[str, float]:
+    """What is held while one network scores: its weights, too, where they wait elsewhere."""
+    weights = {f"{name} at work": scorer.held} if _waits(name, work) else {}
+    return {"activations": _scoring(scorer, work), **weights}
+
+
+def _waits(scorer: str, work: Work) -> bool:
+    kind = "judges" if scorer.startswith("judge ") else "preference_model"
+    return kind in work.offloaded
 
 
 def _spread(scorer: str, work: Work) -> int:

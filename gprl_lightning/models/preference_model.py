@@ -299,8 +299,8 @@ class PreferenceModel(nn.Module):
                 else:
                     states = self.hidden_states(self.text.collate(part).to(self.device))
                 found += [read(*states)] if counts else []
-        order = torch.tensor([i for batch in batches for i in batch]).argsort()
-        back = sent(order, self.device)
+            order = torch.tensor([i for batch in batches for i in batch]).argsort()
+            back = sent(order, self.device)
         first, second = (torch.cat(parts)[back] for parts in zip(*found, strict=True))
         return first, second
 

@@ -24,6 +24,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
+from gprl_lightning.runtime.offloading import at_work
 from gprl_lightning.runtime.peers import MEETINGS
 from gprl_lightning.runtime.processes import max_over_processes, rank
 
@@ -90,7 +91,8 @@ _WHOLE: set[FSDPModule] = set()
 
 @contextmanager
 def whole(network: nn.Module) -> Iterator[None]:
-    """Hold all weights of a network on this process; where it is not sharded nothing happens.
+    """Hold all weights of a network on this process, and on its device (`runtime.offloading`);
+    where it is neither sharded nor offloaded nothing happens.
 
     Every process must enter it. Inside, nothing is communicated; no gradient may be made; and the
     optimiser's parameters are not those that the network has.
@@ -100,7 +102,8 @@ def whole(network: nn.Module) -> Iterator[None]:
     """
     modules = [m for m in _sharded(network) if m not in _WHOLE and not m.stays_sharded]
     if not modules:
-        yield
+        with at_work(network):
+            yield
         return
     MEETINGS.set_out("the gathering of a network's weights")
     for module in modules:

@@ -178,6 +178,7 @@ def _work(config: Config) -> Work:
         gather=config.rollout.gather,
         memory=device_bytes(config),
         anchors=_anchors(config),
+        offloaded=tuple(config.offload),
     )
 
 

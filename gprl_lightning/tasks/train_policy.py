@@ -46,6 +46,7 @@ from gprl_lightning.tasks.build import (
 )
 from gprl_lightning.tasks.evaluation import build_judges, held_out_evaluation
 from gprl_lightning.tasks.identity import run_identity
+from gprl_lightning.tasks.offloading import offload_networks
 from gprl_lightning.tasks.plan_memory import plan_memory
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics, recorded_by
@@ -82,6 +83,7 @@ def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:
     parts = build_parts(config, cfg, policy, prompts)
     module: Any = instantiate(cfg.objective)(parts)  # an `Objective`
     evaluation = held_out_evaluation(config, parts, held_out, judges, folder)
+    offload_networks(config, module, judges)
     source = vars(parts).get("source")
     require_readable(policy, source, [*prompts, *held_out])
     csv = MetricsCSV(folder)

@@ -3,13 +3,14 @@
     pip install -e '.[bench]'
     OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_trl [--only A B] [--quick] [--table]
 
-For each setup and each setting of malloc: TRL's best micro-batch size is looked for; then three
-processes take turns: TRL with one iteration; ours with the four that share a batch of anchors, as
-``train.py`` runs them (Lightning, metrics.csv, rollout tables, invariants, drift monitor, a
-preference model of the policy's size); and the same with a reward in Python, as TRL's. Ratios are
-of process CPU-seconds per iteration, pair by pair; start-up is left out. Each row is kept
-in ``results.json`` when it is done: a call that was stopped goes on with the next, the same call
-measures nothing twice of one commit (``--again`` does), and ``--table`` measures nothing.
+For each setup and each setting of malloc TRL's best micro-batch size is looked for; then processes
+take turns: TRL with one iteration, at either setting; ours with the eight that share a batch of
+anchors, as ``train.py`` runs them (Lightning, metrics.csv, rollout tables, invariants, drift
+monitor, a preference model of the policy's size); and in the end the same with a reward in Python,
+as TRL's. Ratios are of process CPU-seconds per iteration, pair by pair; start-up is left out. A
+setup's rows are kept in ``results.json`` when they are done: a call that was stopped goes on with
+the next, the same call measures nothing twice of one commit (``--again`` does), and ``--table``
+measures nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from tests.benchmarks.contest import (
     CHEAP,
@@ -53,12 +55,12 @@ def main() -> None:
     results = load(file)
     for name in [] if options.table else options.only:
         setup = quick(SETUPS[name]) if options.quick else SETUPS[name]
-        for malloc in options.malloc:
-            if not options.again and is_measured(name, malloc, options.pairs, results):
-                continue
-            result = measure(setup, malloc, options.cache, options.pairs, results)
-            results = [r for r in results if (r.setup, r.malloc) != (name, malloc)] + [result]
-            save(results, file)
+        if not options.again and is_measured(name, options.malloc, options.pairs, results):
+            continue
+        new = measure(setup, options.malloc, options.cache, options.pairs, results)
+        rows = [(r.setup, r.malloc) for r in new]
+        results = [r for r in results if (r.setup, r.malloc) not in rows] + new
+        save(results, file)
     print_table(results)
 
 
@@ -69,23 +71,29 @@ def quick(setup: Setup) -> Setup:
     )
 
 
-def is_measured(name: str, malloc: str, pairs: int, results: list[Result]) -> bool:
-    """Return True if this code has so many pairs of the row. What is not committed has none."""
+def is_measured(name: str, mallocs: list[str], pairs: int, results: list[Result]) -> bool:
+    """Return True if this code has so many pairs of the rows. What is not committed has none."""
     commit = this_commit()
-    return not commit.endswith("-dirty") and any(
-        (r.setup, r.malloc, r.commit) == (name, malloc, commit) and len(r.turns[TRL]) >= pairs
+    rows = {
+        r.malloc
         for r in results
-    )
+        if (r.setup, r.commit) == (name, commit) and len(r.turns[TRL]) >= pairs
+    }
+    return not commit.endswith("-dirty") and rows >= set(mallocs)
 
 
-def measure(setup: Setup, malloc: str, cache: Path, pairs: int, earlier: list[Result]) -> Result:
-    """One row. What TRL's micro-batch sizes cost is not measured twice."""
+def measure(
+    setup: Setup, mallocs: list[str], cache: Path, pairs: int, earlier: list[Result]
+) -> list[Result]:
+    """The rows of a setup. What TRL's micro-batch sizes cost is not measured twice."""
     world = make_world(setup, cache)
-    known = [r.micro_batches for r in earlier if (r.setup, r.malloc) == (setup.name, malloc)]
-    costs = known[0] if known else search_micro_batch(setup, world, MALLOC[malloc])
-    result = contest(setup, world, malloc, costs, pairs)
-    print(f"{setup.name}, malloc {malloc}: {result.ratio(OURS):.2f} times cheaper", flush=True)
-    return result
+    known = {r.malloc: r.micro_batches for r in earlier if r.setup == setup.name}
+    costs = {m: known.get(m) or search_micro_batch(setup, world, MALLOC[m]) for m in mallocs}
+    found = contest(setup, world, costs, pairs)
+    for result in found:
+        ratio = median(result.ratios())
+        print(f"{setup.name}, malloc {result.malloc}: {ratio:.2f} times cheaper", flush=True)
+    return found
 
 
 def print_table(results: list[Result]) -> None:
@@ -104,14 +112,14 @@ def row(result: Result) -> str:
     target = SETUPS[result.setup].targets[result.malloc != "default"]
     best = min(result.micro_batches, key=lambda size: result.micro_batches[size])
     seconds = {side: result.middle(side, "cpu_seconds") for side in (TRL, OURS, CHEAP)}
-    low, high = result.spread(OURS)
+    ratios = result.ratios()
     lengths = [result.middle(side, "mean_length") for side in (TRL, OURS)]
     peaks = [result.middle(side, "peak_bytes") / 1e6 for side in (TRL, OURS)]
-    met = "yes" if result.ratio(OURS) >= target else "NO"
+    met = "yes" if median(ratios) >= target else "NO"
     return (
         f"{result.setup:14}{result.malloc:9}{seconds[TRL]:14.2f} ({best:2}){seconds[OURS]:8.2f}"
-        f"{result.ratio(OURS):7.2f}{low:8.2f}–{high:.2f}{target:8.1f}{met:>5}"
-        f"{result.ratio(CHEAP):15.2f}{lengths[0]:7.1f} /{lengths[1]:5.1f}"
+        f"{median(ratios):7.2f}{min(ratios):8.2f}–{max(ratios):.2f}{target:8.1f}{met:>5}"
+        f"{result.cheap_ratio():15.2f}{lengths[0]:7.1f} /{lengths[1]:5.1f}"
         f"{peaks[0]:7.0f} /{peaks[1]:5.0f}"
         f"{result.load:6.1f}  {result.commit}"
     )

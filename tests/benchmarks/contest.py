@@ -18,7 +18,7 @@ from tests.benchmarks.turns import Run
 Report = dict[str, float]
 OURS, CHEAP, TRL = "GPRL", "GPRL, cheap reward", "TRL"
 # Iterations of a turn: ours samples anchors for several at once, and each turn pays for its own.
-PER_TURN = {TRL: 1, OURS: AHEAD, CHEAP: AHEAD}
+PER_TURN = {OURS: AHEAD, CHEAP: AHEAD}
 # glibc gives large blocks back to the system at once, and takes them again: page faults. Above
 # these thresholds it keeps them.
 RAISED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
@@ -96,42 +96,42 @@ class Result:
     commit: str = ""
     load: float = 0.0
 
-    def ratio(self, side: str) -> float:
-        """How many times cheaper than TRL: the median over pairs."""
-        pairs = zip(self.turns[TRL], self.turns[side], strict=True)
-        return median(t["cpu_seconds"] / o["cpu_seconds"] for t, o in pairs)
+    def ratios(self) -> list[float]:
+        """How many times cheaper than TRL, pair by pair."""
+        pairs = zip(self.turns[TRL], self.turns[OURS], strict=True)
+        return [t["cpu_seconds"] / o["cpu_seconds"] for t, o in pairs]
 
-    def spread(self, side: str) -> tuple[float, float]:
-        pairs = zip(self.turns[TRL], self.turns[side], strict=True)
-        ratios = [t["cpu_seconds"] / o["cpu_seconds"] for t, o in pairs]
-        return min(ratios), max(ratios)
+    def cheap_ratio(self) -> float:
+        """How many times cheaper with a reward in Python, which has a single turn."""
+        return self.middle(TRL, "cpu_seconds") / self.middle(CHEAP, "cpu_seconds")
 
     def middle(self, side: str, what: str) -> float:
         return median(report[what] for report in self.turns[side])
 
 
 def contest(
-    setup: Setup, world: World, malloc: str, micro_batches: dict[int, float], pairs: int
-) -> Result:
-    """Three processes that take turns, after two iterations that warm up."""
-    environment = MALLOC[malloc]
-    best = min(micro_batches, key=lambda size: micro_batches[size])
+    setup: Setup, world: World, micro_batches: Mapping[str, dict[int, float]], pairs: int
+) -> list[Result]:
+    """Processes that take turns, after two iterations that warm up: TRL at each setting of malloc,
+    and ours, which makes its own (`trainer=cpu`), so that one is enough. With a reward in Python it
+    has one turn, after the others.
+    """
+    best = {m: min(costs, key=lambda size: costs[size]) for m, costs in micro_batches.items()}
     with ExitStack() as stack:
-        runs = {
-            TRL: trl(setup, world, environment, best),
-            OURS: ours(setup, world, environment),
-            CHEAP: ours(setup, world, environment, cheap=True),
-        }
+        runs = {m: trl(setup, world, MALLOC[m], size) for m, size in best.items()}
+        runs |= {OURS: ours(setup, world, {}), CHEAP: ours(setup, world, {}, cheap=True)}
         for run in runs.values():
             stack.enter_context(closing(run))
         for run in runs.values():
             run.turn(2)
         turns: dict[str, list[Report]] = {side: [] for side in runs}
         for _ in range(pairs):
-            for side, run in runs.items():
-                turns[side].append(run.turn(PER_TURN[side]))
+            for side in (*best, OURS):
+                turns[side].append(runs[side].turn(PER_TURN.get(side, 1)))
+        turns[CHEAP].append(runs[CHEAP].turn(PER_TURN[CHEAP]))
     now = os.getloadavg()[0]
-    return Result(setup.name, malloc, micro_batches, turns, this_commit(), now)
+    sides = {m: {TRL: turns[m], OURS: turns[OURS], CHEAP: turns[CHEAP]} for m in best}
+    return [Result(setup.name, m, micro_batches[m], sides[m], this_commit(), now) for m in best]
 
 
 def this_commit() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gprl_lightning.models.lora import with_lora
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.rollout.fixed_shapes import STEPS_BETWEEN_LOOKS
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.runtime.offloading import offload
 from tests.far_device import CUDA, Far, FarAccelerator, FarDevice, move_far
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.worlds import TOKENS, tiny_loader, tiny_module, tiny_trainer
@@ -28,15 +30,17 @@ LOOKS = -(-TOKENS // STEPS_BETWEEN_LOOKS)
 
 
 class Marks(L.Callback):
-    """What had been waited for when each iteration began."""
+    """What had been waited for when each iteration began, and where the networks are then."""
 
-    def __init__(self, far: FarDevice) -> None:
-        self.far, self.seen = far, list[Counter[str]]()
+    def __init__(self, far: FarDevice, waiting: Sequence[str]) -> None:
+        self.far, self.waiting, self.seen = far, waiting, list[Counter[str]]()
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert all(isinstance(p, Far) for p in pl_module.parameters())
+        for name, network in pl_module.named_children():
+            there = {isinstance(p, Far) for p in network.parameters()}
+            assert there <= {name not in self.waiting}, name
         self.seen.append(Counter(self.far.waits))
 
 
@@ -46,16 +50,24 @@ def adapted_policy() -> Policy:
     return Policy(with_lora(tiny_model("llama"), options), tiny_tokenizer())
 
 
-def a_run(folder: Path, adapters: bool = False, far: FarDevice | None = None, **options: Any):
+def a_run(
+    folder: Path,
+    adapters: bool = False,
+    far: FarDevice | None = None,
+    offloaded: Sequence[str] = (),
+    **options: Any,
+):
     """Three iterations, there or on the CPU. Return metrics.csv, and waits of the last one."""
     policy = {"policy": adapted_policy()} if adapters else {}
     module = tiny_module(3, **policy, **options)
     module.sampler = NativeSampler(fixed_shapes=True)
+    for name in offloaded:
+        offload(getattr(module, name).module)
     loader = tiny_loader(module, 3)
     if far is None:
         tiny_trainer(folder, every=100).fit(module, loader)
         return rows_of(folder), Counter[str]()
-    marks = Marks(far)
+    marks = Marks(far, offloaded)
     strategy = SingleDeviceStrategy(CUDA, FarAccelerator())
     with far:
         move_far(module)
@@ -96,6 +108,16 @@ def test_an_iteration_waits_four_times_and_once_per_eight_tokens(
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():  # another attention kernel: it is rounded otherwise
             assert ours[name] == pytest.approx(value, rel=2e-3, abs=2e-5), name
+
+
+def test_what_is_offloaded_is_there_in_its_turn_alone_and_nothing_else_changes(tmp_path):
+    """Two of three networks wait on the CPU, and are seen there whenever an iteration begins."""
+    found, waits = a_run(
+        tmp_path / "off", far=FarDevice(), offloaded=["reference", "preference_model"]
+    )
+    there, as_many = a_run(tmp_path / "there", far=FarDevice())
+    assert found == there
+    assert sum(waits.values()) == sum(as_many.values()), "pinned memory is not waited for"
 
 
 READS = {

@@ -235,3 +235,18 @@ def test_a_measured_peak():
     quarter. `tests.benchmarks.bench_memory_plan` measures the others, within 15 %."""
     plan, measured = compare("small")
     assert plan == pytest.approx(measured, rel=0.25)
+
+
+def test_what_waits_on_the_cpu_is_held_in_its_turn_alone(llama):
+    """16.1 GB of a reference and 15.0 of a GPM go from what stays to the turns that need them."""
+    whole = [*llama, "lora=none", "plan_memory_gb=80"]
+    judge = f"+evaluation.judges.second={{judge: model, path: {llama[3][22:]}, dtype: bfloat16}}"
+    here = planned(validate(composed(*whole, judge)))
+    plan = planned(validate(composed(*whole, judge, "offload=[reference,preference_model,judges]")))
+    gone = {"reference": 16.1, "preference model": 15.0, "judge second": 15.0}
+    assert set(here.resident) - set(plan.resident) == set(gone)
+    for phase, size in (("reference", 16.1), ("anchors", 16.1), ("scoring", 15.0)):
+        at_work = [b for name, b in plan.phases[phase].items() if name.endswith("at work")]
+        assert [round(b / GB, 1) for b in at_work] == [size], phase
+    assert "reference" not in here.phases
+    assert plan.peak < here.peak - 29 * GB
