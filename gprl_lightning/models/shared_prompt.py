@@ -9,6 +9,7 @@ in everything but attention. Gradients flow through the shared keys and values.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from gprl_lightning.models.decoder import (
     rotary,
     scaled_attention,
 )
+from gprl_lightning.models.packed_attention import Bounds, Packed, packed_attention
 
 SDPA = "sdpa"  # of transformers' names, the attention of `scaled_attention`
 
@@ -103,7 +105,8 @@ class _Layout:
         prefix_places, suffix_places: each flat token's place in its rectangle.
         positions: of all flat tokens.
         which: the row's prefix.
-        mask: what suffix tokens may see: their prefix, then the suffix so far.
+        held: the prefix's tokens, of each row.
+        prefix_lengths, row_prefixes, suffix_lengths: on the host.
     """
 
     groups: int
@@ -115,7 +118,10 @@ class _Layout:
     suffix_places: Int[Tensor, " suffix_n"]
     positions: Int[Tensor, " n"]
     which: Int[Tensor, " rows"]
-    mask: Bool[Tensor, "rows 1 suffix_width held"]
+    held: Int[Tensor, " rows"]
+    prefix_lengths: Int[Tensor, " groups"]
+    row_prefixes: Int[Tensor, " rows"]
+    suffix_lengths: Int[Tensor, " rows"]
 
     @staticmethod
     def of(
@@ -127,6 +133,7 @@ class _Layout:
     ) -> _Layout:
         """All but the device is the host's."""
         groups, prefix_width = prefixes.shape
+        row_prefixes = which
         rows, suffix_width = len(which), int(suffix_lengths.max())
         group, prefix_positions = places_of(prefix_lengths)
         row, suffix_positions = places_of(suffix_lengths)
@@ -141,16 +148,6 @@ class _Layout:
             ],
             device,
         )
-        columns = torch.arange(max(prefix_width, suffix_width), device=device)
-        causal = columns[:suffix_width] <= columns[:suffix_width, None]
-        seen = columns[:prefix_width] < lengths[:, None, None]
-        mask = torch.cat(
-            [
-                seen.expand(rows, suffix_width, prefix_width),
-                causal.expand(rows, suffix_width, suffix_width),
-            ],
-            2,
-        )
         return _Layout(
             groups,
             prefix_width,
@@ -161,8 +158,42 @@ class _Layout:
             suffix_places,
             positions,
             which,
-            mask[:, None],
+            lengths,
+            prefix_lengths,
+            row_prefixes,
+            suffix_lengths,
         )
+
+    @cached_property
+    def mask(self) -> Bool[Tensor, "rows 1 suffix_width held"]:
+        """What suffix tokens may see, in rectangles: their prefix, then the suffix so far."""
+        rows, suffix_width, prefix_width = self.rows, self.suffix_width, self.prefix_width
+        columns = torch.arange(max(prefix_width, suffix_width), device=self.held.device)
+        causal = columns[:suffix_width] <= columns[:suffix_width, None]
+        seen = columns[:prefix_width] < self.held[:, None, None]
+        parts = [
+            seen.expand(rows, suffix_width, prefix_width),
+            causal.expand(rows, suffix_width, suffix_width),
+        ]
+        return torch.cat(parts, 2)[:, None]
+
+    @cached_property
+    def bounds(self) -> tuple[Bounds, Bounds]:
+        """Of the prefixes, and of the rows' suffixes behind their prefixes."""
+        device, prefixes = self.held.device, self.prefix_lengths
+        keys = prefixes[self.row_prefixes] + self.suffix_lengths
+        own = Bounds.of(prefixes, prefixes, device)
+        return own, Bounds.of(self.suffix_lengths, keys, device)
+
+    @cached_property
+    def seen_by_rows(self) -> Int[Tensor, " keys"]:
+        """Which flat tokens each row sees: its prefix's, then its own."""
+        prefixes, suffixes, which = self.prefix_lengths, self.suffix_lengths, self.row_prefixes
+        row, place = places_of(prefixes[which] + suffixes)
+        first = (prefixes.cumsum(0) - prefixes)[which]
+        own = prefixes.sum() + suffixes.cumsum(0) - suffixes - prefixes[which]
+        tokens = place + torch.where(place < prefixes[which][row], first[row], own[row])
+        return sent(tokens, self.held.device)
 
     def suffix_tokens(self, suffixes: Int[Tensor, "rows tokens"]) -> Int[Tensor, " suffix_n"]:
         return suffixes[:, : self.suffix_width].flatten()[self.suffix_places]
@@ -172,6 +203,10 @@ class _Layout:
 
         Without queries of the prefix tokens, as in the last layer, only suffix tokens are answered.
         """
+        packed = packed_attention(values, queries.shape[1])
+        if packed is not None and self.suffix_width > 1:  # else it takes rows for heads
+            # In the projection's own dtype: rotary angles may have widened the others.
+            return self._packed(packed, queries.to(values.dtype), keys.to(values.dtype), values)
         count = len(self.prefix_places)
         prefix = self._rectangle(keys[:count]), self._rectangle(values[:count])
         suffix = self._rows(keys[count:]), self._rows(values[count:])
@@ -183,6 +218,17 @@ class _Layout:
             return out
         before = scaled_attention(self._rectangle(queries[:count]), *prefix, None)
         return torch.cat([_Unpad.apply(before, self.prefix_places), out])
+
+    def _packed(self, attention: Packed, queries: Heads, keys: Heads, values: Heads) -> Heads:
+        prefixes, rows = self.bounds
+        count = len(self.prefix_places)
+        seen = self.seen_by_rows
+        # By indexing, whose backward pass adds up in float32, and in one order.
+        out = attention(queries[-len(self.suffix_places) :], keys[seen], values[seen], rows)
+        if len(queries) == len(self.suffix_places) or not count:
+            return out
+        before = attention(queries[:count], keys[:count], values[:count], prefixes)
+        return torch.cat([before, out])
 
     def _rectangle(self, flat: Heads) -> Float[Tensor, "groups prefix_width heads width"]:
         return padded(flat, self.prefix_places, self.groups, self.prefix_width)
