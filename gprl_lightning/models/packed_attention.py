@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache as remembered
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -96,7 +97,7 @@ def kernel() -> Packed:
 
 
 def _by_kernel(
-    varlen: Callable[..., Tensor],
+    varlen: Callable[..., Any],
     groups_heads: bool,
     queries: Queries,
     keys: Keys,
@@ -153,21 +154,26 @@ def largest_gap(
     """Return the largest difference from `plain` in float32, of what is read and of the gradients,
     each as a share of its largest value."""
     generator = torch.Generator(device).manual_seed(0)
-    counts = [torch.tensor(lengths) for lengths in TRIED_LENGTHS]
-    bounds = Bounds.of(*counts, device)
-    shapes = [(int(counts[0].sum()), heads), *[(int(counts[1].sum()), kv_heads)] * 2]
-    wide = [torch.randn(*shape, width, generator=generator, device=device) for shape in shapes]
-    slope = torch.randn(*shapes[0], width, generator=generator, device=device)
+    counts, held = map(torch.tensor, TRIED_LENGTHS)
+    bounds = Bounds.of(counts, held, device)
 
-    def results(attention: Packed, dtype: torch.dtype, rounded: torch.dtype) -> list[Tensor]:
-        given = [x.to(rounded).to(dtype).requires_grad_() for x in wide]
+    def random(tokens: Tensor, heads: int) -> Tensor:
+        shape = int(tokens.sum()), heads, width
+        return torch.randn(shape, generator=generator, device=device).to(dtype)
+
+    rounded = [random(counts, heads), random(held, kv_heads), random(held, kv_heads)]
+    slope = random(counts, heads)
+
+    def results(attention: Packed, dtype: torch.dtype) -> list[Tensor]:
+        queries, keys, values = given = [x.detach().to(dtype).requires_grad_() for x in rounded]
         with torch.autocast(device.type, enabled=False):
-            read = attention(*given, bounds)
-            return [read, *torch.autograd.grad(read, given, slope.to(rounded).to(dtype))]
+            read = attention(queries, keys, values, bounds)
+            return [read, *torch.autograd.grad(read, given, slope.to(dtype))]
 
-    exact = results(plain, torch.float32, dtype)
     gaps = [
         (found.float() - right).abs().max() / right.abs().max()
-        for found, right in zip(results(attention, dtype, dtype), exact, strict=True)
+        for found, right in zip(
+            results(attention, dtype), results(plain, torch.float32), strict=True
+        )
     ]
     return float(torch.stack(gaps).max())

@@ -10,8 +10,11 @@ import torch
 
 from gprl_lightning.core.batch import Rollout
 from gprl_lightning.models.causal_lm import positions
-from gprl_lightning.models.policy import Policy
+from gprl_lightning.models.packed_attention import packed_attention
+from gprl_lightning.models.policy import Policy, reference_of
 from gprl_lightning.rollout import fixed_shapes
+from gprl_lightning.rollout.decode_attention import attention_for, plain
+from gprl_lightning.rollout.fixed_buffers import LayerCache
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.rollout.sampling import sample_tokens
@@ -140,6 +143,34 @@ def nan_is_no_device_assert() -> Finding:
     return Finding({"largest token": float(tokens.max())}, holds)
 
 
+def the_reference_in_the_policys_room() -> Finding:
+    """The reference, read into a policy's packed weights, against a sampler of its own."""
+    policy, sampler = policy_on_device(), NativeSampler(fixed_shapes=True)
+    reference = reference_of(policy).module.to(DEVICE)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    prompts = tiny_prompts(policy, TEXTS).to(DEVICE)
+    before = sampler.sample(policy, prompts, SAMPLING, 1)
+    lent = sampler.beside().sample(reference, prompts, SAMPLING, 1)
+    after = sampler.sample(policy, prompts, SAMPLING, 1)
+    equal = torch.equal(lent.response_ids, sampled(reference, SAMPLING, True).response_ids)
+    unmoved = torch.equal(before.response_ids, after.response_ids)
+    return Finding({"equal": str(equal), "the policy as before": str(unmoved)}, equal and unmoved)
+
+
+def kernels_are_taken() -> Finding:
+    """Which kernels passed their trial on this device, at an 8B model's heads; a CPU has none."""
+    values = torch.zeros(8, 8, 128, dtype=torch.bfloat16, device=DEVICE)
+    cache = LayerCache(*(torch.zeros(2, 8, 128, 128, dtype=values.dtype, device=DEVICE),) * 4)
+    taken = {
+        "varlen attention": packed_attention(values, 32) is not None,
+        "decode attention": attention_for(cache, 32) is not plain,
+    }
+    return Finding({name: str(yes) for name, yes in taken.items()},
+                   all(taken.values()) or DEVICE == "cpu")  # fmt: skip
+
+
 def rollout_profile() -> dict[str, Any]:
     """What a whole rollout asks of the device, by a sampler that has captured its steps before."""
     policy, sampler = policy_on_device(layers=4), NativeSampler(fixed_shapes=True)
@@ -160,4 +191,6 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "one sampler after an update": a_sampler_follows_the_weights,
     "gradients: prompt-once and plain": gradients_equal_plain,
     "NaN logits": nan_is_no_device_assert,
+    "the reference in the policy's room": the_reference_in_the_policys_room,
+    "kernels that passed their trial": kernels_are_taken,
 }

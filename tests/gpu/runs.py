@@ -26,6 +26,10 @@ KINDS = {
     ),
     "moments in 8 bits": ("trainer.precision=bf16-mixed", "optimizer=adamw_8bit"),
     "adapters on 4 bits": ("trainer.precision=32-true", "policy.dtype=bfloat16", "lora=qlora"),
+    "all but the policy offloaded": (
+        "trainer.precision=bf16-mixed",
+        "offload=[reference,preference_model]",
+    ),
     "adapters, bf16-mixed": ("trainer.precision=bf16-mixed", "lora=adapters"),
 }
 
