@@ -57,6 +57,7 @@ class PolicyConfig:
     dtype: Dtype = "float32"  # of the weights
     attention: Attention | None = None  # None: the model's default
     gradient_checkpointing: bool = False
+    compile: bool = False  # fuse a layer's small operators by torch.compile; takes a minute
     chat_template: Text | None = None  # a Jinja file, for a tokenizer without one
     lora: LoraConfig | None = None
     # nf4: the frozen weights under the adapters in 4 bits (``lora=qlora``; needs bitsandbytes)

@@ -123,6 +123,11 @@ def check_sharding(config: Config) -> None:
             "bitsandbytes, which does not read shards. Set lora=adapters optimizer=adamw, or "
             "trainer=ddp."
         )
+    if config.policy.compile:
+        raise ConfigError(
+            "policy.compile=true: expected false with trainer.strategy=fsdp2, whose layers are "
+            "gathered while they run. Set policy.compile=false, or trainer=ddp."
+        )
     if config.objective.get("round_length") is not None:
         raise ConfigError(
             f"objective.round_length={config.objective['round_length']}: expected null with "

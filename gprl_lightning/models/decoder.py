@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -96,18 +97,43 @@ def run_layer(
         attend: from queries, keys and values to what the queries read.
         first_wanted: tokens before it are there for their keys and values; they have no output.
     """
+    before, after = _compiled() if getattr(layer, "compiled", False) else (_before, _after)
+    queries, keys, values = before(layer, hidden, *angles, first_wanted)
+    hidden = hidden[first_wanted:] if first_wanted else hidden
+    return after(layer, hidden, attend(queries, keys, values))
+
+
+def _before(
+    layer: Any, hidden: Float[Tensor, "tokens width"], cos: Tensor, sin: Tensor, first_wanted: int
+) -> tuple[Heads, Heads, Heads]:
+    """A layer up to its attention."""
     attention = layer.self_attn
     normed = norm(layer.input_layernorm, hidden)
-    keys, values = keys_values(attention, normed, angles)
+    keys, values = keys_values(attention, normed, (cos, sin))
     if first_wanted:
-        hidden, normed = hidden[first_wanted:], normed[first_wanted:]
-        angles = angles[0][first_wanted:], angles[1][first_wanted:]
+        normed, cos, sin = (x[first_wanted:] for x in (normed, cos, sin))
     queries = attention.q_proj(normed).unflatten(-1, (-1, attention.head_dim))
     if attention.config.model_type == "qwen3":
         queries = norm(attention.q_norm, queries)
-    read = attend(rotated(queries, angles), keys, values)
-    hidden = hidden + attention.o_proj(read.flatten(-2))
+    return rotated(queries, (cos, sin)), keys, values
+
+
+def _after(layer: Any, hidden: Float[Tensor, "wanted width"], read: Heads) -> Tensor:
+    """A layer from what its attention has read."""
+    hidden = hidden + layer.self_attn.o_proj(read.flatten(-2))
     return hidden + layer.mlp(norm(layer.post_attention_layernorm, hidden))
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """Let `run_layer` fuse what surrounds matrix products and attention, by torch.compile: once for
+    all layers and all numbers of tokens."""
+    for layer in model.base_model.layers:  # pyright: ignore
+        layer.compiled = True
+
+
+@cache
+def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    return torch.compile(_before, dynamic=True), torch.compile(_after, dynamic=True)
 
 
 def checkpointed(

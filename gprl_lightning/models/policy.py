@@ -33,6 +33,7 @@ from gprl_lightning.models.causal_lm import (
     require_causal,
 )
 from gprl_lightning.models.chat_template import ChatTemplate
+from gprl_lightning.models.decoder import compile_layers
 from gprl_lightning.models.deferred import Waiting, adapted, deferred_network
 from gprl_lightning.models.frozen import FrozenModel
 from gprl_lightning.models.gathered import gathered_model
@@ -40,7 +41,7 @@ from gprl_lightning.models.lora import leave_frozen_weights_out, with_lora
 from gprl_lightning.models.network_files import from_hub, load_network
 from gprl_lightning.models.policy_tokens import end_tokens, left_pad
 from gprl_lightning.models.quantized import is_quantized, loading_options, save_merged
-from gprl_lightning.models.shared_prompt import shared_prompt_states, shares_prompts
+from gprl_lightning.models.shared_prompt import SDPA, shared_prompt_states, shares_prompts
 from gprl_lightning.models.tokenizer_files import load_tokenizer
 from gprl_lightning.runtime.sharding import is_sharded, whole
 
@@ -294,6 +295,14 @@ def load_policy(
         add = partial(with_lora, config=config.lora)
         model = add(model) if waiting is None else adapted(model, add)
     policy = Policy(model, tokenizer, temperature)
+    if config.compile:
+        if not policy.shares_prompts:
+            raise ConfigError(
+                f"policy.compile=true: expected layers that are known (the Llama family, with "
+                f"policy.attention={SDPA} or null); found {type(model).__name__}, which Hugging "
+                "Face's code runs. Set policy.compile=false."
+            )
+        compile_layers(policy.causal_lm)
     policy.weights_from = waiting and waiting.inside(policy, policy.causal_lm)
     return policy
 

@@ -1,6 +1,7 @@
 """What each technique of the fast path gains over the plain path, in process CPU-seconds.
 
-``python -m tests.benchmarks.bench_fast_path [--pairs 5] [--only A B C sandbox]`` prints the table.
+``python -m tests.benchmarks.bench_fast_path [--pairs 5] [--only A B C sandbox]`` prints the table;
+``--compiled`` what ``policy.compile=true`` gains over the fast path.
 Each cell is the median over interleaved pairs, in one process with one thread.
 """
 
@@ -21,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from gprl_lightning.config import PolicyConfig
 from gprl_lightning.core.batch import PromptBatch, Rollout
 from gprl_lightning.models.builtin import policy_folder
+from gprl_lightning.models.decoder import compile_layers
 from gprl_lightning.models.policy import Policy, load_policy
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
@@ -146,15 +148,35 @@ def measure(setting: Setting, pairs: int) -> None:
         print(f"  {name:20s} {slow:9.1f} {quick:9.1f} {ratio:6.2f}x")
 
 
+def measure_compiled(setting: Setting, pairs: int) -> None:
+    """The fast path, and the same with ``policy.compile=true``."""
+    policy = make_policy(setting)
+    prompts, sampling = make_prompts(setting, policy), Sampling(setting.size, setting.new_tokens)
+    rows = rows_of(NativeSampler().sample(policy, prompts, sampling, 0))
+    compiled = copy.deepcopy(policy)
+    compile_layers(compiled.causal_lm)
+
+    def update(which: Policy) -> None:
+        which(*rows)[0].sum().backward()
+        which.zero_grad()
+
+    started = time.perf_counter()
+    update(compiled)
+    print(f"{setting.name}: compiled in {time.perf_counter() - started:.0f} s")
+    slow, quick, ratio = paired(pairs, partial(update, policy), partial(update, compiled))
+    print(f"  {'forward + backward':20s} {slow:9.1f} {quick:9.1f} {ratio:6.2f}x")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--compiled", action="store_true", help="what torch.compile adds")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=[s.name for s in SETTINGS])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for setting in SETTINGS:
         if setting.name in arguments.only:
-            measure(setting, arguments.pairs)
+            (measure_compiled if arguments.compiled else measure)(setting, arguments.pairs)
 
 
 if __name__ == "__main__":
