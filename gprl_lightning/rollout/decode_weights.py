@@ -72,21 +72,24 @@ class DecodeWeights:
             self._placed(_read_layer(layer, dtype), place, room)
             for layer, place in zip(_backbone(model).layers, rooms, strict=True)
         ]
-        self.norm, self.embedding, self.head, self.head_bias = self._ends(model)
+        ends = self._ends(model)
+        if room is not None:
+            ends = [self._in(room, new, old) for new, old in zip(ends, room.ends, strict=True)]
+        self.norm, self.embedding, self.head, self.head_bias = self.ends = ends
 
     def _placed(
         self, read: LayerWeights, place: LayerWeights | None, room: DecodeWeights | None
     ) -> LayerWeights:
-        """Put what is a copy into the copies of ``room``; a model's own tensors stay where they
-        are, on both sides."""
+        """Put a layer that was read into that of ``room``, if there is one."""
         if place is None or room is None:
             return read
-        mine: dict[str, Tensor | None] = {}
-        for field in fields(read):
-            new, old = getattr(read, field.name), getattr(place, field.name)
-            both = self._is_copy(new) and room._is_copy(old)
-            mine[field.name] = old.copy_(new) if both else new
-        return LayerWeights(**mine)  # pyright: ignore[reportArgumentType]
+        names = [field.name for field in fields(read)]
+        return LayerWeights(*(self._in(room, getattr(read, n), getattr(place, n)) for n in names))
+
+    def _in(self, room: DecodeWeights, new: Any, old: Any) -> Any:
+        """Put what is a copy into a copy of ``room``; a model's own tensors stay where they are, on
+        both sides."""
+        return old.copy_(new) if self._is_copy(new) and room._is_copy(old) else new
 
     def _is_copy(self, tensor: Tensor | None) -> bool:
         return tensor is not None and tensor.data_ptr() not in self.own
@@ -95,20 +98,19 @@ class DecodeWeights:
         """Read the model's weights again, in place: a captured step holds the addresses."""
         for mine, layer in zip(self.layers, _backbone(model).layers, strict=True):
             mine.copy_(_read_layer(layer, self.dtype))
-        ends = (self.norm, self.embedding, self.head, self.head_bias)
-        for mine, theirs in zip(ends, self._ends(model), strict=True):
+        for mine, theirs in zip(self.ends, self._ends(model), strict=True):
             _take(mine, theirs)
 
-    def _ends(self, model: PreTrainedModel) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _ends(self, model: PreTrainedModel) -> list[Any]:
         head: Any = model.get_output_embeddings()
         embedding: Any = model.get_input_embeddings()
         bias = getattr(head, "bias", None)
-        return (
+        return [
             _backbone(model).norm.weight.detach().to(self.dtype),
             embedding.weight.detach().to(self.dtype),
             _weight(head, self.dtype),
             None if bias is None else bias.detach().to(self.dtype),
-        )
+        ]
 
     @property
     def bytes(self) -> int:

@@ -286,6 +286,10 @@ def test_the_reference_takes_no_memory_for_packed_weights():
     for mine, theirs in zip(lent.layers, held.layers, strict=True):
         assert mine.qkv is theirs.qkv and mine.gate_up is theirs.gate_up
         assert mine.down is not theirs.down, "each model's own tensor"
+    assert lent.embedding is not held.embedding
+    half = DecodeWeights(policy.causal_lm, torch.bfloat16)  # where all is cast, all is a copy
+    lent = DecodeWeights(reference.causal_lm, torch.bfloat16, room=half)
+    assert all(mine is theirs for mine, theirs in zip(lent.ends, half.ends, strict=True))
 
 
 def test_prompts_are_read_in_slices_that_memory_has_room_for(monkeypatch):
