@@ -9,8 +9,8 @@ anchors, as ``train.py`` runs them (Lightning, metrics.csv, rollout tables, inva
 monitor, a preference model of the policy's size); and in the end the same with a reward in Python,
 as TRL's. Ratios are of process CPU-seconds per iteration, pair by pair; start-up is left out. A
 setup's rows are kept in ``results.json`` when they are done: a call that was stopped goes on with
-the next, the same call measures nothing twice of one commit (``--again`` does), and ``--table``
-measures nothing.
+the next, of one commit nothing is measured twice, ``--resume`` keeps rows of other commits, too,
+and ``--table`` measures nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.benchmarks.contest import (
     contest,
     load,
     save,
-    search_micro_batch,
+    search_micro_batches,
     this_commit,
 )
 from tests.benchmarks.setups import SETUPS, Setup, make_world
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(SETUPS), default=list(SETUPS))
     parser.add_argument("--malloc", nargs="+", choices=list(MALLOC), default=list(MALLOC))
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--again", action="store_true", help="also what is measured already")
+    parser.add_argument("--resume", action="store_true", help="keep rows of other commits, too")
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, two pairs")
     parser.add_argument("--table", action="store_true", help="print what has been measured")
     parser.add_argument("--cache", type=Path, default=CACHE)
@@ -55,7 +55,10 @@ def main() -> None:
     results = load(file)
     for name in [] if options.table else options.only:
         setup = quick(SETUPS[name]) if options.quick else SETUPS[name]
-        if not options.again and is_measured(name, options.malloc, options.pairs, results):
+        commit = this_commit()  # what is not committed is nobody's
+        same = [r for r in results if r.commit == commit and "-dirty" not in commit]
+        done = results if options.resume else same
+        if is_measured(name, options.malloc, options.pairs, done):
             continue
         new = measure(setup, options.malloc, options.cache, options.pairs, results)
         rows = [(r.setup, r.malloc) for r in new]
@@ -72,14 +75,9 @@ def quick(setup: Setup) -> Setup:
 
 
 def is_measured(name: str, mallocs: list[str], pairs: int, results: list[Result]) -> bool:
-    """Return True if this code has so many pairs of the rows. What is not committed has none."""
-    commit = this_commit()
-    rows = {
-        r.malloc
-        for r in results
-        if (r.setup, r.commit) == (name, commit) and len(r.turns[TRL]) >= pairs
-    }
-    return not commit.endswith("-dirty") and rows >= set(mallocs)
+    """Return True if these results have so many pairs of all rows of a setup."""
+    rows = {r.malloc for r in results if r.setup == name and len(r.turns[TRL]) >= pairs}
+    return rows >= set(mallocs)
 
 
 def measure(
@@ -88,7 +86,9 @@ def measure(
     """The rows of a setup. What TRL's micro-batch sizes cost is not measured twice."""
     world = make_world(setup, cache)
     known = {r.malloc: r.micro_batches for r in earlier if r.setup == setup.name}
-    costs = {m: known.get(m) or search_micro_batch(setup, world, MALLOC[m]) for m in mallocs}
+    costs = {m: known[m] for m in mallocs if m in known}
+    if len(costs) < len(mallocs):
+        costs = search_micro_batches(setup, world, mallocs)
     found = contest(setup, world, costs, pairs)
     for result in found:
         ratio = median(result.ratios())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ PER_TURN = {OURS: AHEAD, CHEAP: AHEAD}
 # glibc gives large blocks back to the system at once, and takes them again: page faults. Above
 # these thresholds it keeps them.
 RAISED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+LONG = 10  # CPU-seconds
 MALLOC: dict[str, dict[str, str]] = {"default": {}, "raised": RAISED}
 TAKE_TURNS = "+callbacks.turns._target_=tests.benchmarks.turns.TakeTurns"
 
@@ -59,23 +60,35 @@ def trl(
     return Run("tests.benchmarks.side_trl", [json.dumps(options)], log, environment)
 
 
-def search_micro_batch(
-    setup: Setup, world: World, environment: Mapping[str, str]
-) -> dict[int, float]:
-    """TRL's CPU-seconds by micro-batch size: the lower of two iterations, after one to warm up.
+def search_micro_batches(
+    setup: Setup, world: World, mallocs: Sequence[str]
+) -> dict[str, dict[int, float]]:
+    """TRL's CPU-seconds by micro-batch size, at each setting of malloc.
 
-    From all rollouts at once downwards by halves, until two sizes running are dearer than the best
-    by more than noise: one may be dear between two that are not.
+    At the first from all rollouts at once downwards by halves, until two sizes running are dearer
+    than the best by more than noise: one may be dear between two that are not. At the others the
+    best of the first, and what is twice and half as large.
     """
-    seconds: dict[int, float] = {}
-    size, dearer = setup.rollouts, 0
+    found: dict[str, dict[int, float]] = {}
+    first, *others = mallocs
+    seconds, size, dearer = found.setdefault(first, {}), setup.rollouts, 0
     while size >= 1 and dearer < 2:
-        with closing(trl(setup, world, environment, size)) as run:
-            run.turn(1)
-            seconds[size] = min(run.turn(1)["cpu_seconds"] for _ in range(2))
+        seconds[size] = _cost(setup, world, first, size)
         dearer = dearer + 1 if seconds[size] > 1.1 * min(seconds.values()) else 0
         size //= 2
-    return seconds
+    best = min(seconds, key=lambda size: seconds[size])
+    for malloc in others:
+        sizes = [n for n in (2 * best, best, best // 2) if 1 <= n <= setup.rollouts]
+        found[malloc] = {size: _cost(setup, world, malloc, size) for size in sizes}
+    return found
+
+
+def _cost(setup: Setup, world: World, malloc: str, size: int) -> float:
+    """An iteration's, after one to warm up: the lower of two, where they are not long."""
+    with closing(trl(setup, world, MALLOC[malloc], size)) as run:
+        run.turn(1)
+        seconds = run.turn(1)["cpu_seconds"]
+        return seconds if seconds > LONG else min(seconds, run.turn(1)["cpu_seconds"])
 
 
 @dataclass(frozen=True)
