@@ -125,7 +125,7 @@ def make_world(setup: Setup, cache: Path) -> World:
     large = setup.dtype == torch.bfloat16  # made once, since it takes a minute
     if setup.shape is None:
         source = policy_folder("smollm2_135m", str(cache))
-        world.policy.symlink_to(source)
+        world.policy.symlink_to(Path(source).resolve())
         tokenizer, judge = AutoTokenizer.from_pretrained(source), AutoModel.from_pretrained(source)
         texts = [f"Tell me about {topic}: {angle}." for topic in TOPICS for angle in ANGLES]
     else:
