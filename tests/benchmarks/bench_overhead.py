@@ -114,7 +114,7 @@ class Pairs(L.Callback):
         self._time(gprl, "confirm_old_logprobs", "log-probabilities of the sampler")
         for name in ("add", "close", "report"):
             self._time(UpdateStatistics, name, "statistics of the update")
-        self._time(pl_module, "_log", "statistics of the scores, and Lightning's log")
+        self._time(pl_module, "_finished", "statistics of the scores, and Lightning's log")
 
     def _time(self, owner: Any, name: str, part: str) -> None:
         """Add up, from the end of the warm-up on, what calls of `owner.name` cost."""
