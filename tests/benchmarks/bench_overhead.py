@@ -46,6 +46,9 @@ MARK = "OVERHEAD "
 class NoStatistics:
     """In the place of `UpdateStatistics`: nothing is measured, every step is taken."""
 
+    def __init__(self, own: bool) -> None:
+        self.own = own
+
     def add(self, *_: Any) -> None:
         pass
 
@@ -80,7 +83,7 @@ class BareLoop(GPRLModule):
     def iteration(self, prompts: PromptBatch) -> None:
         rollout = self.sampler.sample(self.policy, prompts, self.sampling, self.seed)
         scored = self._score(rollout)
-        statistics: Any = NoStatistics()
+        statistics: Any = NoStatistics(own=self.steps_per_iteration == 1)
         for rows in minibatches(rollout, self.algorithm, self.seed):
             self._update(scored, rows, statistics)
 
