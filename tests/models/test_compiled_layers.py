@@ -34,7 +34,9 @@ def saved(folder: Any, arch: Any, layers: int = 5) -> Any:
     return folder
 
 
-@pytest.mark.parametrize("options", [{}, {"lora": LoraConfig(r=4)}])
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"lora": LoraConfig(r=4)}, marks=pytest.mark.slow)]
+)
 def test_the_numbers_are_the_same_and_one_compilation_serves_all_layers(options, tmp_path):
     folder = saved(tmp_path, "llama")
     plain, fused = (
