@@ -46,8 +46,7 @@ MARK = "OVERHEAD "
 class NoStatistics:
     """In the place of `UpdateStatistics`: nothing is measured, every step is taken."""
 
-    def __init__(self, own: bool) -> None:
-        self.own = own
+    own = False  # in float32 the update starts from the sampler's own log-probabilities
 
     def add(self, *_: Any) -> None:
         pass
@@ -83,7 +82,7 @@ class BareLoop(GPRLModule):
     def iteration(self, prompts: PromptBatch) -> None:
         rollout = self.sampler.sample(self.policy, prompts, self.sampling, self.seed)
         scored = self._score(rollout)
-        statistics: Any = NoStatistics(own=self.steps_per_iteration == 1)
+        statistics: Any = NoStatistics()
         for rows in minibatches(rollout, self.algorithm, self.seed):
             self._update(scored, rows, statistics)
 
