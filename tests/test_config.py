@@ -56,10 +56,6 @@ COMPLETED = {
     ("preference_model", "folder_bt"): "preference_model.path=sandbox",
     ("preference_model", "gpm_gemma_2_2b"): "preference_model.path=sandbox",
     ("preference_model", "gpm_gemma_2b"): "preference_model.path=sandbox",
-    **{
-        ("preference_model", f"given_axes{name}"): "sandbox.gold=contextual"
-        for name in ("", "_poswords", "_mentions", "_poswords_clipped", "_mentions_clipped")
-    },
     ("preference_model", "gpm_llama3_1_8b"): "preference_model.path=sandbox",
 }
 

@@ -66,20 +66,14 @@ def check_sandbox(config: Config) -> None:
     """Check that what goes with one gold of the sandbox is not asked of the other.
 
     Raises:
-        ConfigError: the contextual gold with votes or for other data; or λ by task without it.
+        ConfigError: the contextual gold with votes; or λ by task without it.
     """
     contextual, votes = config.sandbox.gold == "contextual", config.preference_training.cyclic_votes
     if contextual and votes:
         raise ConfigError(
             f"preference_training.cyclic_votes={votes}: expected 0 with sandbox.gold=contextual, "
-            "which adds up utilities and has no votes. Set preference_training.cyclic_votes=0, or "
-            "sandbox.gold=vote."
-        )
-    if contextual and config.data.path != "sandbox":
-        raise ConfigError(
-            "sandbox.gold=contextual: expected data.path=sandbox, because a gold judges the "
-            f"sandbox's requests alone; found data.path={config.data.path}. Leave sandbox.gold "
-            "out, or choose data=sandbox."
+            "which adds up utilities and has no votes. Set sandbox.gold=vote, or leave "
+            "preference_training.cyclic_votes out."
         )
     model = config.preference_model
     given = any(name.startswith(GIVEN_AXES) for name in model.functions)
@@ -88,7 +82,7 @@ def check_sandbox(config: Config) -> None:
         raise ConfigError(
             f"sandbox.gold={config.sandbox.gold}: expected contextual, because "
             f"preference_model.weights names {columns[0]}, which it alone puts beside a request. "
-            "Set sandbox.gold=contextual, or preference_model/weights=blind."
+            "Leave sandbox.gold out, or set preference_model/weights=blind."
         )
 
 

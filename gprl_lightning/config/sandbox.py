@@ -13,6 +13,6 @@ GoldKind = Literal["vote", "contextual"]
 class SandboxConfig:
     """Who labels the sandbox's pairs, and who judges there (``evaluation.judge=sandbox_gold``)."""
 
-    # vote: five axes, one vote each, at every request; contextual (ours): what counts depends on
-    # the request's task
-    gold: GoldKind = "vote"
+    # contextual: what counts depends on the request's task; vote: five axes, one vote each, at
+    # every request. Both ours
+    gold: GoldKind = "contextual"

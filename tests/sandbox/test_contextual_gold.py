@@ -115,7 +115,7 @@ def test_the_vote_is_what_it_was_before_there_were_two_golds():
 
 def test_the_flag_chooses_who_labels_judges_and_rewards():
     vote, contextual = (validate(composed("ablation=gold_reward", f)) for f in (VOTE, CONTEXTUAL))
-    assert validate(composed()).sandbox.gold == "vote"
+    assert validate(composed()).sandbox.gold == "contextual"
     prompts = [_asked(_request(task)) for task in TASKS]
     asked = [Prompt(i, messages) for i, messages in enumerate(prompts)]
     others = [TEXTS[3:8]] * len(prompts)
@@ -210,13 +210,13 @@ def test_an_axis_that_can_be_hacked_counts_without_end_and_its_control_does_not(
 
 def test_true_weights_need_the_contextual_gold_and_blind_ones_do_not():
     with pytest.raises(ConfigError, match=r"sandbox\.gold=vote: expected contextual"):
-        validate(composed("preference_model=given_axes"))
-    validate(composed("preference_model=given_axes", "preference_model/weights=blind"))
+        validate(composed("preference_model=given_axes", VOTE))
+    validate(composed("preference_model=given_axes", "preference_model/weights=blind", VOTE))
 
 
 def test_rows_have_weights_with_the_contextual_gold_alone():
     """Those of a run with the vote are what they were: a resume compares them."""
-    config = validate(composed())
+    config = validate(composed(VOTE))
     vote = build_prompts(config)[0][0].columns
     contextual = build_prompts(replace(config, sandbox=validate(composed(CONTEXTUAL)).sandbox))
     assert set(vote) == {"prompt", "task"}

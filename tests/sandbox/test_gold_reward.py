@@ -30,8 +30,9 @@ ANSWERS = [
 
 @pytest.fixture(scope="module")
 def model():
-    config = validate(composed("ablation=gold_reward"))
-    return build_preference_source(config, composed("ablation=gold_reward"))
+    """Of the vote, whose verdicts can go round in circles."""
+    cfg = composed("ablation=gold_reward", "sandbox.gold=vote")
+    return build_preference_source(validate(cfg), cfg)
 
 
 def test_group_scores_are_the_gold_s_mean_verdicts(model):

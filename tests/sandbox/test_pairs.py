@@ -78,8 +78,9 @@ def test_attributes_are_the_judges_verdicts_by_axis_with_noise_of_their_own():
 
 
 def test_every_option_of_the_labels_makes_other_pairs():
-    changes = ("label_noise=0.1", "length_bias=0.1", "cyclic_votes=3", "seed=1", "sandbox_pairs=9")
-    overrides = [[], ["sandbox.gold=contextual"]]
+    changes = ("label_noise=0.1", "length_bias=0.1", "seed=1", "sandbox_pairs=9")
+    vote = "sandbox.gold=vote"
+    overrides = [[], [vote], [vote, "preference_training.cyclic_votes=3"]]
     overrides += [[f"preference_training.{change}"] for change in changes]
     prints = [pairs_fingerprint(validate(composed(*o))) for o in overrides]
     assert all(a != b for a, b in itertools.combinations(prints, 2))
