@@ -66,7 +66,8 @@ def check_sandbox(config: Config) -> None:
     """Check that what goes with one gold of the sandbox is not asked of the other.
 
     Raises:
-        ConfigError: the contextual gold with votes; or λ by task without it.
+        ConfigError: the contextual gold with votes; λ by task without it; or the gold's own axes
+            for other data.
     """
     contextual, votes = config.sandbox.gold == "contextual", config.preference_training.cyclic_votes
     if contextual and votes:
@@ -83,6 +84,12 @@ def check_sandbox(config: Config) -> None:
             f"sandbox.gold={config.sandbox.gold}: expected contextual, because "
             f"preference_model.weights names {columns[0]}, which it alone puts beside a request. "
             "Leave sandbox.gold out, or set preference_model/weights=blind."
+        )
+    if given and config.data.path != "sandbox":
+        raise ConfigError(
+            f"data.path={config.data.path}: expected sandbox with preference_model.functions of "
+            f"{GIVEN_AXES[:-1]}, because they know the sandbox's requests alone. Set data=sandbox, or "
+            "name functions of your own."
         )
 
 

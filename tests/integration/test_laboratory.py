@@ -14,7 +14,8 @@ from gprl_lightning.tracking.report import write_report
 from tests.composing import composed
 
 
-def test_a_run_with_axes_that_can_be_hacked(tmp_path):
+def test_a_run_with_axes_that_can_be_hacked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # whatever takes its folder from Hydra
     cfg = composed(
         "experiment=laboratory",
         "preference_model=given_axes_poswords",
