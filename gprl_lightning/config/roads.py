@@ -88,8 +88,8 @@ def check_sandbox(config: Config) -> None:
     if given and config.data.path != "sandbox":
         raise ConfigError(
             f"data.path={config.data.path}: expected sandbox with preference_model.functions of "
-            f"{GIVEN_AXES[:-1]}, because they know the sandbox's requests alone. Set data=sandbox, or "
-            "name functions of your own."
+            f"{GIVEN_AXES[:-1]}, because they know the sandbox's requests alone. "
+            "Set data=sandbox, or name functions of your own."
         )
 
 
