@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import save_policy
 from gprl_lightning.models.pretrained_preference import save_preference_model
-from tests.composing import ROOT
+from tests.processes import run_forked
 from tests.tiny import tiny_model, tiny_policy, tiny_tokenizer
 
 
@@ -45,9 +44,7 @@ def train(
     *overrides: str, environment: dict[str, str], timeout: int = 600
 ) -> subprocess.CompletedProcess[str]:
     """``python train.py`` as a process of its own, from the repository's root."""
-    command = [sys.executable, "train.py", *overrides]
-    options = {"capture_output": True, "text": True, "timeout": timeout}
-    return subprocess.run(command, cwd=ROOT, env=environment, **options)  # type: ignore[call-overload]
+    return run_forked(["train.py", *overrides], environment, timeout)
 
 
 def clean_environment(**more: str) -> dict[str, str]:

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from gprl_lightning.callbacks.rollout_table import RolloutTable
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.loggers import read_metrics, recorded_by
+from gprl_lightning.tracking.loggers import recorded_by
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.wandb_logger import GPRLWandbLogger
 from tests.wandb_backend import private
 from tests.wandb_log import OfflineRun, offline_folders, read_offline_run

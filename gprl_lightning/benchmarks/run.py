@@ -34,7 +34,8 @@ from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.policy import Policy, load_policy
 from gprl_lightning.models.tokenizer_files import tokenizer_fingerprint
 from gprl_lightning.rollout.sampler import Sampler, Sampling
-from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
+from gprl_lightning.runtime.preparation import prepare
+from gprl_lightning.tracking.run_folder import begin, write_summary
 
 ASSUMED_CHARACTERS = 2000  # of an answer that is not made yet; for the estimate alone
 

@@ -16,7 +16,7 @@ import lightning as L
 from gprl_lightning.core.iteration import ITERATION
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 
 
 class KLSchedule(L.Callback):

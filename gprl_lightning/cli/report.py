@@ -11,7 +11,7 @@ from yaml import YAMLError
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.study.page import write_study
 from gprl_lightning.study.runs import is_grid
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.report import print_table, summary_rows, write_report
 from gprl_lightning.tracking.report_page import write_page
 from gprl_lightning.tracking.run_folder import cautions_of, judge_of

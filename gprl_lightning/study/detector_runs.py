@@ -28,7 +28,7 @@ from gprl_lightning.study.streams import LOST
 from gprl_lightning.study.tables import write_table
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.grid_results import SUMMARY_FILE
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.report import print_table
 
 Row = dict[str, Any]

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from gprl_lightning.config import Config
 from gprl_lightning.core.drift import DriftSettings
+from gprl_lightning.runtime.preparation import prepare
 from gprl_lightning.runtime.progress import progress
 from gprl_lightning.study.detector_figures import write_figure
 from gprl_lightning.study.detector_pool import study_pool
@@ -30,7 +31,7 @@ from gprl_lightning.study.streams import Evidence, Scenario, Shape, draw, loss_s
 from gprl_lightning.study.tables import write_table
 from gprl_lightning.tasks.build import drift_settings
 from gprl_lightning.tracking.report import print_table
-from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
+from gprl_lightning.tracking.run_folder import begin, write_summary
 
 Row = dict[str, Any]
 SEEDS_APART = 10_000  # between scenarios, so that no two share a stream's noise

@@ -26,7 +26,7 @@ from gprl_lightning.study.stopping import BETA, at_horizon
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.answer_log import TASK, answered_iterations, read_answers
 from gprl_lightning.tracking.grid_results import COST_FILE, SUMMARY_FILE
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 
 CURVES = (
     metrics.EVAL_WIN_RATE,

@@ -16,7 +16,7 @@ from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.study.streams import Evidence
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.rollout_log import logged_iterations, read_rows, rollout_file
 
 

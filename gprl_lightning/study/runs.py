@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gprl_lightning.config.judging import GOLD
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.grid_results import SUMMARY_FILE, is_setting
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.run_folder import judge_of
 
 Array = NDArray[np.float64]

@@ -34,11 +34,12 @@ from gprl_lightning.models.reading_checks import require_readable
 from gprl_lightning.modules.parts import encode
 from gprl_lightning.modules.scoring import embed_groups
 from gprl_lightning.rollout.native import NativeSampler
+from gprl_lightning.runtime.preparation import prepare
 from gprl_lightning.tasks.build import build_parts, build_prompts, sampling
 from gprl_lightning.tasks.evaluation import build_judges
 from gprl_lightning.tasks.train_preference_model import default_device
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
+from gprl_lightning.tracking.run_folder import begin, write_summary
 
 Array = NDArray[np.float64]
 

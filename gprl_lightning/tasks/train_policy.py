@@ -28,6 +28,7 @@ from gprl_lightning.models.reading_checks import require_readable
 from gprl_lightning.rollout.plain_decoding import require_decodable
 from gprl_lightning.runtime.checkpoint_files import checkpoint_to_resume
 from gprl_lightning.runtime.ddp import strategy_of
+from gprl_lightning.runtime.preparation import prepare
 from gprl_lightning.runtime.profiling import make_profiler
 from gprl_lightning.runtime.run_identity import (
     header_in,
@@ -49,10 +50,11 @@ from gprl_lightning.tasks.identity import run_identity
 from gprl_lightning.tasks.offloading import offload_networks
 from gprl_lightning.tasks.plan_memory import plan_memory
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics, recorded_by
+from gprl_lightning.tracking.loggers import MetricsCSV, recorded_by
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.report import print_table, summary_rows, write_report
 from gprl_lightning.tracking.report_page import write_page
-from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
+from gprl_lightning.tracking.run_folder import begin, write_summary
 
 
 def train_policy(config: Config, cfg: DictConfig, folder: Path) -> float | None:

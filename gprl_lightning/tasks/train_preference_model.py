@@ -18,6 +18,7 @@ from gprl_lightning.evaluation.preference_report import print_evaluation, write_
 from gprl_lightning.models.builtin import policy_folder
 from gprl_lightning.models.preference_model import PreferenceModel
 from gprl_lightning.runtime.ddp import strategy_of
+from gprl_lightning.runtime.preparation import prepare
 from gprl_lightning.runtime.processes import part
 from gprl_lightning.runtime.run_lock import is_first_process
 from gprl_lightning.sandbox.preference_data import sandbox_pairs
@@ -32,7 +33,7 @@ from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.loggers import MetricsCSV, recorded_by
 from gprl_lightning.tracking.report import write_report
 from gprl_lightning.tracking.report_page import write_page
-from gprl_lightning.tracking.run_folder import begin, prepare, write_summary
+from gprl_lightning.tracking.run_folder import begin, write_summary
 
 
 def train_preference_model(config: Config, cfg: DictConfig, folder: Path) -> float:

@@ -10,11 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gprl_lightning.core.batch import Prompt
-from gprl_lightning.core.embeddings import Embeddings
-from gprl_lightning.tracking.rollout_log import prompt_text
+if TYPE_CHECKING:  # a report reads answers without torch
+    from gprl_lightning.core.batch import Messages, Prompt
+    from gprl_lightning.core.embeddings import Embeddings
 
 FOLDER = "answers"
 TASK = "task"  # the column of the data that says of which kind a prompt is
@@ -102,6 +102,13 @@ def eigenvalues_by_task(rows: Sequence[Answer]) -> dict[str, list[float]]:
         task: [sum(axis) / len(values) for axis in zip(*values, strict=True)]
         for task, values in sorted(tasks.items())
     }
+
+
+def prompt_text(messages: Messages) -> str:
+    """Return the prompt to read: its text, with roles where it is more than one user's message."""
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    return "\n".join(f"{m['role']}: {m['content']}" for m in messages)
 
 
 def answer_file(run: Path, iteration: int) -> Path:

@@ -14,7 +14,7 @@ from gprl_lightning.tracking.answer_log import (
     read_answers,
 )
 from gprl_lightning.tracking.cautions import result_cautions
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.panels import Columns, Panel, judged, panels_of
 
 PREFERENCE_ROWS = {

@@ -24,7 +24,7 @@ from gprl_lightning.tracking.answer_log import (
     eigenvalues_by_task,
     read_answers,
 )
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.panels import Columns, Panel, other_panels, panels_of
 from gprl_lightning.tracking.report import summary_rows
 from gprl_lightning.tracking.run_folder import cautions_of, judge_of

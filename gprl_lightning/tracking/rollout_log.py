@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gprl_lightning.core.advantage_rule import AdvantageRule, ScoredGroups, State
-from gprl_lightning.core.batch import Messages, ScoredRollout
+from gprl_lightning.core.batch import ScoredRollout
 from gprl_lightning.core.preference import pairwise_scores, total_scores, win_probability
+from gprl_lightning.tracking.answer_log import prompt_text
 from gprl_lightning.tracking.metrics import per_axis
 from gprl_lightning.tracking.rule_record import rule_record
 
@@ -73,13 +74,6 @@ def rollout_rows(scored: ScoredRollout) -> list[Row]:
 
 def _columns(name: str, values: Tensor, labels: Sequence[str]) -> dict[str, float]:
     return {per_axis(name, k): v for k, v in zip(labels, values.tolist(), strict=True)}
-
-
-def prompt_text(messages: Messages) -> str:
-    """Return the prompt to read: its text, with roles where it is more than one user's message."""
-    if len(messages) == 1 and messages[0]["role"] == "user":
-        return messages[0]["content"]
-    return "\n".join(f"{m['role']}: {m['content']}" for m in messages)
 
 
 def rollout_file(run: Path, iteration: int) -> Path:

@@ -23,7 +23,7 @@ from gprl_lightning.modules.rollout_logprobs import logprobs_of
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.tasks.evaluation import build_judges, held_out_evaluation
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.tiny import tiny_prompts
 from tests.worlds import contestants, tiny_loader, tiny_module, tiny_trainer
 

@@ -10,7 +10,8 @@ from gprl_lightning.callbacks.invariants import Invariants
 from gprl_lightning.callbacks.kl_schedule import KLSchedule, read_schedule
 from gprl_lightning.errors import ConfigError
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics
+from gprl_lightning.tracking.loggers import MetricsCSV
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.worlds import tiny_loader, tiny_module, tiny_trainer
 
 

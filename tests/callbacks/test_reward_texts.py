@@ -8,7 +8,7 @@ import pytest
 
 from gprl_lightning.callbacks.reward_texts import RewardTexts
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.tiny import tiny_tokenizer
 from tests.worlds import tiny_loader, tiny_module, tiny_trainer
 

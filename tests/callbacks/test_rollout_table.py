@@ -10,11 +10,11 @@ import torch
 
 from gprl_lightning.callbacks.rollout_table import RolloutTable, media
 from gprl_lightning.core.gprl_advantages import GPRLAdvantages
+from gprl_lightning.tracking.answer_log import prompt_text
 from gprl_lightning.tracking.rollout_log import (
     RULE,
     LoggedRollout,
     logged_iterations,
-    prompt_text,
     read_rows,
     rollout_file,
     write_rows,

@@ -9,7 +9,7 @@ from lightning import Callback
 
 from gprl_lightning.callbacks.rollout_table import RolloutTable
 from gprl_lightning.runtime.checkpoint_files import checkpoints, iteration_of
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.composing import ROOT
 from tests.tiny_run import clean_environment, tiny_settings, train
 from tests.worlds import tiny_loader, tiny_module, tiny_trainer

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from lightning import Callback
 
 from tests.composing import ROOT
+from tests.processes import Forked
 from tests.tiny_run import clean_environment, tiny_settings
 
 TIMEOUT = 5  # seconds
@@ -28,16 +27,21 @@ class DiesAsSecond(Callback):
             raise ValueError("expected a device that answers; found none.")
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+def start(folder: Path, *overrides: str) -> Forked:
     options = {**tiny_settings(folder), "logger": "none", "evaluation.judge": "none"}
     options |= {"peer_timeout": TIMEOUT, "iterations": 5000, "checkpoint_every": 1}
-    command = [sys.executable, "train.py", *[f"{k}={v}" for k, v in options.items()]]
+    command = ["train.py", *[f"{k}={v}" for k, v in options.items()]]
     command += ["+trainer.strategy=ddp", "trainer.devices=2", f"hydra.run.dir={folder / 'run'}"]
-    return subprocess.Popen(
-        [*command, *overrides],
-        cwd=ROOT, env=clean_environment(PYTHONPATH=str(ROOT)), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    log = folder / "log"
+    return Forked([*command, *overrides], clean_environment(PYTHONPATH=str(ROOT)), log, log)
+
+
+def told_by(process: Forked, folder: Path, code: int = 3) -> str:
+    """What it wrote until its end."""
+    found = process.wait(240)
+    told = (folder / "log").read_text()
+    assert found == code, told[-3000:]
+    return told
 
 
 @pytest.mark.parametrize(
@@ -50,24 +54,23 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
 def test_a_process_that_dies_as_it_starts_is_named(tmp_path, how, says):
     target = "+callbacks.dies._target_=tests.faults.test_peers.DiesAsSecond"
     process = start(tmp_path, target, f"+callbacks.dies.how={how}")
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 3, output[-3000:]
+    output = told_by(process, tmp_path)
     told = output[output.index("PeerLost: ") :]
     assert "local rank 1 (process " in told and says in told
     if how == "raises":
         assert "exit code 2" in told and "train_ddp_process_1.log" in told
 
 
-def child_of(process: subprocess.Popen[str]) -> int:
+def child_of(process: Forked) -> int:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     (child,) = [int(c) for c in children if "train.py" in Path(f"/proc/{c}/cmdline").read_text()]
     return child
 
 
-def wait_for_the_first_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
+def wait_for_the_first_checkpoint(process: Forked, folder: Path) -> None:
     end = time.monotonic() + 240
     while not list(folder.glob("run/checkpoints/*.ckpt")):
-        assert process.poll() is None and time.monotonic() < end, process.communicate()[0][-3000:]
+        assert process.poll() is None and time.monotonic() < end, (folder / "log").read_text()
         time.sleep(0.05)
 
 
@@ -89,8 +92,7 @@ def two_at_work(folder):
 def test_a_process_that_stops_is_named_and_the_run_ends(tmp_path):
     process, child = two_at_work(tmp_path)
     os.kill(child, signal.SIGSTOP)
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 3, output[-3000:]
+    output = told_by(process, tmp_path)
     assert f"PeerLost: peer_timeout={TIMEOUT}" in output
     assert f"rank 1, process {child} on " in output
     wait_for_the_end_of(child)  # a stopped process would hold its memory for ever
@@ -102,15 +104,14 @@ def test_the_first_process_stopped_is_named_by_the_second(tmp_path):
     process.send_signal(signal.SIGSTOP)
     wait_for_the_end_of(child)
     process.kill()
-    output = process.communicate()[0]
+    output = told_by(process, tmp_path, code=-signal.SIGKILL)
     assert f"rank 0, process {process.pid} on " in output and "PeerLost" in output
 
 
 def test_a_process_that_dies_later_is_named(tmp_path):
     process, child = two_at_work(tmp_path)
     os.kill(child, signal.SIGKILL)
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 3, output[-3000:]
+    output = told_by(process, tmp_path)
     told = output[output.index("PeerLost: ") :]
     assert f"local rank 1 (process {child}) was ended by SIGKILL" in told
     assert "the newest checkpoint" in told.replace("\n", " ")

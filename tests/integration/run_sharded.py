@@ -1,4 +1,4 @@
-"""A tiny run on one process, or sharded over several, as a program: Lightning starts the others.
+"""A tiny run on one process, or sharded over several, as a program of each of them.
 
 Arguments: folder, processes, and words: ``lora``, ``functions`` (as rewards), ``checkpointing``,
 ``double``, ``mixed`` (bfloat16), ``ddp`` (for comparison), ``plain`` (an architecture without a

@@ -1,4 +1,4 @@
-"""A tiny run on one or two processes, as a program: Lightning starts the second by running it too.
+"""A tiny run on one or two processes, as a program of each of them.
 
 Arguments: folder, processes, prompts per process, normalization, advantage scale, and a checkpoint
 to go on from.

@@ -31,7 +31,7 @@ from gprl_lightning.runtime.checkpoint_files import (
 from gprl_lightning.runtime.preemption import Interrupted, Preempted, StopSignals
 from gprl_lightning.runtime.run_identity import RunIdentity, flattened
 from gprl_lightning.tasks.identity import run_identity
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.equality import differences, weights_hash
 from tests.worlds import tiny_loader, tiny_module, tiny_policy, tiny_trainer
 

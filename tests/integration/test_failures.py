@@ -22,7 +22,7 @@ from gprl_lightning.models.policy import Policy, reference_of
 from gprl_lightning.modules import gprl, minibatch_loss
 from gprl_lightning.modules.statistics import UpdateStatistics
 from gprl_lightning.rollout.native import NativeSampler
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.tiny import EOS, tiny_model, tiny_tokenizer
 from tests.worlds import tiny_loader, tiny_module, tiny_policy, tiny_trainer
 

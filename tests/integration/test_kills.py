@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +16,9 @@ from safetensors.torch import load_file
 
 from gprl_lightning.runtime.checkpoint_files import checkpoints, iteration_of
 from gprl_lightning.runtime.preemption import EXIT_PREEMPTED
-from gprl_lightning.tracking.loggers import read_metrics
-from tests.composing import ROOT
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.equality import weights_hash
+from tests.processes import Forked
 from tests.tiny_run import clean_environment, tiny_settings
 
 PATIENCE = 3600  # seconds that a run may take to get somewhere
@@ -32,18 +30,15 @@ class Run:
     def __init__(self, settings: dict, folder: Path):
         self.folder = folder
         overrides = [f"{k}={v}" for k, v in settings.items()]
-        self.command = [sys.executable, "train.py", *overrides, f"hydra.run.dir={folder}"]
+        self.command = ["train.py", *overrides, f"hydra.run.dir={folder}"]
+        self.log = folder.with_name(f"{folder.name}.log")
 
-    def start(self) -> subprocess.Popen:
-        output = (self.folder.parent / f"{self.folder.name}.log").open("a")
-        return subprocess.Popen(
-            self.command, cwd=ROOT, env=clean_environment(), stdout=output, stderr=output
-        )
+    def start(self) -> Forked:
+        return Forked(self.command, clean_environment(), self.log, self.log)
 
     def finish(self) -> str:
         """Run to the end; the hash of the final weights."""
-        log = self.folder.parent / f"{self.folder.name}.log"
-        assert self.start().wait(PATIENCE) == 0, log.read_text()[-3000:]
+        assert self.start().wait(PATIENCE) == 0, self.log.read_text()[-3000:]
         return weights_hash(load_file(self.folder / "policy" / "model.safetensors"))
 
     @property
@@ -55,7 +50,7 @@ class Run:
     def partial(self) -> bool:
         return any(self.folder.glob("checkpoints/*.partial"))
 
-    def wait_until(self, process: subprocess.Popen, reached) -> None:
+    def wait_until(self, process: Forked, reached) -> None:
         end = time.monotonic() + PATIENCE
         while not reached():
             assert process.poll() is None, "the run ended too early: give it more iterations"

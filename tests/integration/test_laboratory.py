@@ -9,7 +9,7 @@ from gprl_lightning.sandbox.contextual_gold import context_weights
 from gprl_lightning.tasks.train_policy import train_policy
 from gprl_lightning.tracking import metrics
 from gprl_lightning.tracking.answer_log import eigenvalues_by_task, read_answers
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.report import write_report
 from tests.composing import composed
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.composing import ROOT
 from tests.equality import weights_hash
 from tests.tiny_run import clean_environment, tiny_settings

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.integration.run_pairs import METHODS, run
+from tests.processes import run_world
 
 SCRIPT = Path(__file__).with_name("run_pairs.py")
 COMPARED = ("train/loss", "train/grad_norm", "train/entropy")
@@ -22,24 +19,7 @@ COMPARED = ("train/loss", "train/grad_norm", "train/entropy")
 def two(tmp_path_factory) -> Path:
     """The results of both processes, of every method."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        **os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
-        "TORCHELASTIC_RUN_ID": "pairs", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2",
-    }  # fmt: skip
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder)], text=True, stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL, env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)},
-        )
-        for r in range(2)
-    ]  # fmt: skip
-    for process in started:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors[-3000:]
+    run_world([str(SCRIPT), str(folder)], 2, folder)
     return folder
 
 

@@ -14,7 +14,8 @@ from gprl_lightning.config import AlgorithmConfig, Config, DataConfig
 from gprl_lightning.core.pair_losses import DPO, SimPO
 from gprl_lightning.core.square_loss import SquareLoss
 from gprl_lightning.modules.pair_objective import PairObjective
-from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics
+from gprl_lightning.tracking.loggers import MetricsCSV
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.rollout_log import logged_iterations
 from tests.pair_worlds import tiny_parts
 

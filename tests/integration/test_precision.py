@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from gprl_lightning.config.trainer_checks import PRECISIONS
 from gprl_lightning.evaluation.judge import SourceJudge
 from gprl_lightning.models.policy import Policy
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.equality import differences
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.worlds import held_out, tiny_loader, tiny_module, tiny_trainer

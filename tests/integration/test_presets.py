@@ -15,7 +15,7 @@ from gprl_lightning.errors import ConfigError
 from gprl_lightning.models.initialization import from_backbone
 from gprl_lightning.models.policy import save_policy
 from gprl_lightning.models.pretrained_preference import load_preference_model, save_preference_model
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.composing import composed
 from tests.tiny import tiny_model, tiny_policy, tiny_tokenizer
 from tests.tiny_run import clean_environment, train

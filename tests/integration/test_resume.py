@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gprl_lightning.core.drift import replay
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.worlds import SENSITIVE, tiny_loader, tiny_module, tiny_trainer
 
 OPTIONS = {"inner_epochs": 2, "minibatches": 2, "micro_batch_size": 3}

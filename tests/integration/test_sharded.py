@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,10 @@ from transformers import AutoModelForCausalLM
 
 from gprl_lightning.runtime.checkpoint_files import REST, checkpoint_to_resume, damage
 from gprl_lightning.runtime.peers import EXIT_PEER
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.equality import differences
 from tests.integration.test_kills import Run
+from tests.processes import run_world
 from tests.tiny_run import clean_environment, tiny_settings, train
 
 pytestmark = pytest.mark.skipif(
@@ -39,10 +38,7 @@ NOT_COMPARED = ("time/", "rollout/tokens_per_second", "rollout/logprob_mismatch"
 def run(folder: Path, world: int, *words: str) -> list[dict[str, Any]]:
     """Run the script; return what each process found."""
     folder.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])}
-    command = [sys.executable, str(SCRIPT), str(folder), str(world), *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_world([str(SCRIPT), str(folder), str(world), *words], world, folder)
     return [torch.load(folder / f"rank{r}.pt", weights_only=False) for r in range(world)]
 
 

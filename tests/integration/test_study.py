@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.composing import ROOT
 from tests.tiny_run import clean_environment, train
 

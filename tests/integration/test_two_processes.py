@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from gprl_lightning.models.policy import save_policy
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.rollout_log import RULE, LoggedRollout
 from gprl_lightning.tracking.rule_record import rule_of
 from tests.equality import differences
+from tests.processes import run_world
 from tests.tiny import tiny_policy
 from tests.tiny_run import clean_environment, train
 from tests.worlds import SIZE
@@ -27,10 +25,7 @@ OPTIONS = ("per_axis_whitened", "matched")
 
 def _run(folder: Path, world: int, *options: str) -> list[dict]:
     folder.mkdir()
-    command = [sys.executable, str(SCRIPT), str(folder), str(world), str(4 // world), *options]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_world([str(SCRIPT), str(folder), str(world), str(4 // world), *options], world, folder)
     return [torch.load(folder / f"rank{r}.pt", weights_only=False) for r in range(world)]
 
 

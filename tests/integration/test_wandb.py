@@ -15,7 +15,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
 
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.loggers import read_metrics, recorded_by
+from gprl_lightning.tracking.loggers import recorded_by
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.rollout_log import read_rows, rollout_file
 from gprl_lightning.tracking.wandb_logger import GPRLWandbLogger
 from tests.composing import ROOT

@@ -14,7 +14,7 @@ import pytest
 
 from gprl_lightning.callbacks.rollout_table import RolloutTable
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.wandb_backend import WandbBackend
 from tests.wandb_log import read_offline_run
 from tests.wandb_runs import (

@@ -1,5 +1,6 @@
 """One of two processes: gradients of an iteration whose rows are spread over both, against one."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.modules.test_partition import (
     module_of,
 )
 
-folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(5))
 splits = [order[:6], order[:1], order[:11], EVERYTHING[:6], EVERYTHING[:3]]
 

@@ -13,7 +13,7 @@ from gprl_lightning.core.importance import ImportanceCorrection
 from gprl_lightning.errors import LogprobMismatch, WrongWeights
 from gprl_lightning.modules.statistics import UpdateStatistics
 from gprl_lightning.rollout.native import NativeSampler
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.worlds import SIZE, scored_rollout, tiny_loader, tiny_module, tiny_policy, tiny_trainer
 
 

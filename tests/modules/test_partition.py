@@ -5,9 +5,6 @@ Relative to the norm of the whole gradient, within 1e-9 in float64 and 1e-5 in f
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from torch import Tensor
 from gprl_lightning.models.policy import Policy
 from gprl_lightning.modules.statistics import UpdateStatistics
 from tests.modules.edge_rollout import MAX_TOKENS, RESPONSES, SIZE, edge_rollout, padded
+from tests.processes import run_world
 from tests.tiny import ARCHITECTURES, EOS, exact, tiny_model, tiny_tokenizer
 from tests.worlds import tiny_module
 
@@ -132,12 +130,7 @@ def test_float32_against_each_row_alone():
 def test_every_split_over_two_processes(tmp_path):
     """Even, uneven, one row against all the others; each with other micro-batches on each rank."""
     script = Path(__file__).with_name("run_partition.py")
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([sys.executable, str(script), str(tmp_path), str(rank)], env=environment)
-        for rank in (0, 1)
-    ]
-    assert [p.wait(300) for p in processes] == [0, 0]
+    run_world([str(script), str(tmp_path)], 2, tmp_path)
     for rank in (0, 1):
         errors = torch.load(tmp_path / f"errors{rank}.pt")
         assert len(errors) == 2 * len(AGGREGATIONS) * 5

@@ -15,7 +15,7 @@ from gprl_lightning.rollout.huggingface import HuggingFaceSampler
 from gprl_lightning.rollout.native import NativeSampler
 from gprl_lightning.rollout.sampler import Sampling
 from gprl_lightning.rollout.vllm_server import VLLMServerSampler
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.equality import weights_hash
 from tests.rollout.fake_vllm import FakeVLLM, serving
 from tests.tiny import tiny_policy, tiny_prompts

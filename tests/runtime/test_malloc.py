@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from gprl_lightning.config import Config
-from gprl_lightning.tracking.run_folder import prepare
+from gprl_lightning.runtime.preparation import prepare
 from tests.composing import composed
 
 PAGES = """
 import resource, sys, torch
 from gprl_lightning.config import Config
-from gprl_lightning.tracking.run_folder import prepare
+from gprl_lightning.runtime.preparation import prepare
 prepare(Config(keep_freed_memory=sys.argv[1] == "keep"))
 def blocks():
     for megabytes in (40, 60, 80):  # above what glibc learns to keep by itself

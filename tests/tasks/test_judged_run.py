@@ -12,7 +12,7 @@ from gprl_lightning.models.function_rewards import FunctionRewards
 from gprl_lightning.modules.scoring import embed_groups
 from gprl_lightning.tasks.train_policy import train_policy
 from gprl_lightning.tracking import metrics
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.report import judged
 from gprl_lightning.tracking.run_folder import judge_of
 from tests.chat_server import Reply, chat_server

@@ -18,7 +18,7 @@ from gprl_lightning.tracking.answer_log import (
     read_answers,
     write_answers,
 )
-from gprl_lightning.tracking.loggers import read_metrics
+from gprl_lightning.tracking.metrics_file import read_metrics
 from tests.callbacks.test_evaluation import TEXTS, Shorter
 from tests.tiny import tiny_prompts
 from tests.worlds import contestants, tiny_loader, tiny_module, tiny_trainer

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics
+from gprl_lightning.tracking.loggers import MetricsCSV
+from gprl_lightning.tracking.metrics_file import read_metrics
 
 
 def test_rows_of_one_iteration_are_merged_and_new_columns_are_added(tmp_path):

@@ -13,7 +13,8 @@ from gprl_lightning.tracking.answer_log import (
     answered_iterations,
     eigenvalues_by_task,
 )
-from gprl_lightning.tracking.loggers import MetricsCSV, read_metrics
+from gprl_lightning.tracking.loggers import MetricsCSV
+from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.panels import other_panels, panels_of
 from gprl_lightning.tracking.report import draw_tasks, summary_rows, write_report
 from tests.tracking.report_runs import write_run
