@@ -45,6 +45,11 @@ def test_a_start_loads_nothing_heavy(statement):
     assert loaded_by(statement, HEAVY + NEVER_AT_START) == []
 
 
+def test_a_report_loads_no_learning():
+    found = loaded_by("import gprl_lightning.cli.report", HEAVY + NEVER_AT_START)
+    assert sorted(found) == ["matplotlib", "numpy"]
+
+
 def test_a_run_does_not_load_what_it_may_never_need():
     assert loaded_by("import gprl_lightning.tasks.train_policy", NEVER_AT_START) == []
 

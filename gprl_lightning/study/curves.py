@@ -119,22 +119,17 @@ def at_distance(distance: Array, values: Array, wanted: Array) -> Array:
         values: likewise.
         wanted: any distances.
     """
-    found = np.full(len(wanted), np.nan)
-    near, far = distance[:-1], distance[1:]
-    step = np.where(far == near, 1.0, far - near)
-    for place, goal in enumerate(wanted):
-        # Each stretch with its beginning and without its end, so that no point counts twice.
-        passed = (near <= goal) & (goal < far) | (far < goal) & (goal <= near)
-        passed |= (near == goal) & (far == goal)
-        share = (goal - near[passed]) / step[passed]
-        there = values[:-1][passed] + share * np.diff(values)[passed]
-        if distance[-1] == goal:
-            there = np.append(there, values[-1])
-        if len(there):
-            found[place] = there.mean()
-        elif goal < distance.min():
-            found[place] = values[0]
-    return found
+    goal, near, far = wanted[:, None], distance[:-1], distance[1:]
+    # Each stretch with its beginning and without its end, so that no point counts twice.
+    passed = (near <= goal) & (goal < far) | (far < goal) & (goal <= near)
+    passed |= (near == goal) & (far == goal)
+    share = (goal - near) / np.where(far == near, 1.0, far - near)
+    there = np.where(passed, values[:-1] + share * np.diff(values), 0.0)
+    at_end = distance[-1] == wanted
+    count = passed.sum(1) + at_end
+    mean = (there.sum(1) + at_end * values[-1]) / np.maximum(count, 1)
+    never = np.where(wanted < distance.min(), values[0], np.nan)
+    return np.where(count > 0, mean, never)
 
 
 def common_distance(first: Array, second: Array) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from gprl_lightning.config import Config, EvaluationConfig
@@ -37,7 +38,9 @@ def judge_of(folder: Path) -> str:
     file = folder / "config.yaml"
     if not file.exists():
         return ""
-    stored = OmegaConf.select(OmegaConf.load(file), "evaluation", default={})
+    # LibYAML: a grid's report reads some hundred of them.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    stored = (yaml.load(file.read_text(encoding="utf8"), loader) or {}).get("evaluation") or {}
     merged = OmegaConf.merge(OmegaConf.structured(EvaluationConfig), stored)
     return quoted_judge(cast("EvaluationConfig", OmegaConf.to_object(merged)))
 

@@ -46,6 +46,8 @@ def test_own_has_the_rates_of_a_real_model():
     assert (config.rollout.max_new_tokens, config.rollout.group_size) == (512, 8)
     assert validate(composed(*OWN, "lora=adapters")).optimizer["lr"] == 1e-5
     assert validate(composed(*OWN, "optimizer.lr=3e-6")).optimizer["lr"] == 3e-6
+    assert (config.drift.kl_bound, validate(composed()).drift.kl_bound) == (2.0, 10.0)
+    assert validate(composed(*OWN, "drift.kl_bound=10")).drift.kl_bound == 10.0
 
 
 def test_own_names_all_that_it_needs_at_once():
