@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 # Two threads are slower than one for models of this size; see README, "Speed and threads".
 export OMP_NUM_THREADS ?= 1
 QUICK := not (long or slow or benchmark or vllm or official or browser or launchers)
+# Files in the order of their names: the long ones come before the last ones.
+PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 FAST := tests/core tests/data tests/evaluation tests/modules tests/rollout tests/test_imports.py
 
 .PHONY: train test check bench test-slow test-lowest faults fuzz gpu test-vllm test-official test-browser test-launchers docs lint types clean
@@ -17,15 +19,15 @@ train: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
+	$(BIN)/pyright & types=$$!; \
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS) && wait $$types
 
 # Between edits: style, types and the fast tests, types beside tests.
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright & types=$$!; \
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile -m "$(QUICK)" $(FAST) && wait $$types
+	$(BIN)/python -m pytest $(PARALLEL) -m "$(QUICK)" $(FAST) && wait $$types
 
 # The tables of docs/speed.md: two hours. A row that is done stays: ARGS=--resume goes on.
 bench: $(VENV)/.installed

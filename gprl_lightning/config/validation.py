@@ -78,11 +78,13 @@ def validate(cfg: DictConfig) -> Config:
             what was found, and a fix.
     """
     _refuse_unknown(cfg, Config, "")
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        raise ConfigError(f"{key} is not set: this option needs a value. Add {key}=... .")
     try:
         config = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
+        for key in sorted(OmegaConf.missing_keys(cfg)):
+            raise ConfigError(
+                f"{key} is not set: this option needs a value. Add {key}=... ."
+            ) from error
         raise ConfigError(str(error)) from error
     assert isinstance(config, Config)
     _refuse_absurd_numbers(OmegaConf.to_container(cfg, resolve=True))

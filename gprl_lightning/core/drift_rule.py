@@ -86,14 +86,12 @@ def _clip(multiplier: float, bound: float) -> float:
 def _scaled_to(target: float, values: Sequence[float], bound: float) -> list[float]:
     """Values times one factor, clipped to [1/bound, bound], that sum to ``target``."""
 
-    def clipped(factor: float) -> list[float]:
-        return [_clip(factor * value, bound) for value in values]
-
     factor = target / sum(values)
-    if clipped(factor) == [factor * value for value in values]:
-        return clipped(factor)
-    low, high = 1 / bound**2, bound**2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if sum(clipped(middle)) < target else (low, middle)
-    return clipped(high)
+    scaled = [factor * value for value in values]
+    if [_clip(value, bound) for value in scaled] == scaled:
+        return scaled
+    least, low, high = 1 / bound, 1 / bound**2, bound**2
+    while low < (middle := (low + high) / 2) < high:
+        total = sum(min(max(middle * value, least), bound) for value in values)
+        low, high = (middle, high) if total < target else (low, middle)
+    return [_clip(high * value, bound) for value in values]

@@ -38,9 +38,7 @@ def judge_of(folder: Path) -> str:
     file = folder / "config.yaml"
     if not file.exists():
         return ""
-    # LibYAML: a grid's report reads some hundred of them.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    stored = (yaml.load(file.read_text(encoding="utf8"), loader) or {}).get("evaluation") or {}
+    stored = (yaml.safe_load(file.read_text(encoding="utf8")) or {}).get("evaluation") or {}
     merged = OmegaConf.merge(OmegaConf.structured(EvaluationConfig), stored)
     return quoted_judge(cast("EvaluationConfig", OmegaConf.to_object(merged)))
 
