@@ -116,7 +116,8 @@ def states_of(pairs: list[PreferencePair], values: Values, options: argparse.Nam
     folder = policy_folder(options.backbone, str(options.cache))
     shape = AutoConfig.from_pretrained(folder)
     shape.num_hidden_layers = options.layers
-    backbone = AutoModel.from_pretrained(folder, config=shape, dtype=torch.bfloat16)
+    # Few CPUs compute in bfloat16: elsewhere it takes six times as long.
+    backbone = AutoModel.from_pretrained(folder, config=shape, dtype=torch.float32)
     tokenizer = load_tokenizer("--backbone", folder, None)
     model = from_backbone(backbone, tokenizer, values=values, max_tokens=1024, batch_size=16).eval()
     for start in range(len(found[0]) // 2, len(pairs), CHUNK):
