@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 
 from gprl_lightning.cli.entry import explain
 from tests.composing import CONF, ROOT, composed, options
+from tests.processes import run_forked
 
 TOY = ROOT / "tests/integration/toy_app.py"
 TEN_KEYS = [
@@ -21,12 +22,21 @@ TEN_KEYS = [
 ]  # fmt: skip
 
 
-def run(*command: str, cwd=ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    env.pop("HYDRA_FULL_ERROR", None) if "HYDRA_FULL_ERROR" not in environment else None
+def environment_of(more: dict[str, str]) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
+
+
+def run(*command: str, cwd=ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+    """For what looks at imports, or starts processes of its own."""
     return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True, timeout=120
-    )
+        [sys.executable, *command], cwd=cwd, env=environment_of(more), capture_output=True,
+        text=True, timeout=120,
+    )  # fmt: skip
+
+
+def run_toy(*words: str, cwd, **more: str) -> subprocess.CompletedProcess[str]:
+    return run_forked([str(TOY), *words], environment_of(more), 120, cwd=cwd)
 
 
 def test_help_lists_groups_options_and_keys_without_heavy_imports():
@@ -48,13 +58,13 @@ def test_help_lists_groups_options_and_keys_without_heavy_imports():
 
 
 def test_a_mistake_is_one_message_and_exit_code_2(tmp_path):
-    refused = run(str(TOY), "rollout.group_size=1", cwd=tmp_path)
+    refused = run_toy("rollout.group_size=1", cwd=tmp_path)
     assert refused.returncode == 2
     assert "rollout.group_size=1: expected >= 2" in refused.stderr
     assert "Traceback" not in refused.stderr
-    shown = run(str(TOY), "rollout.grop_size=1", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    shown = run_toy("rollout.grop_size=1", cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert shown.returncode != 0 and "Traceback" in shown.stderr
-    refused = run(str(TOY), "policy.lora.r=4", cwd=tmp_path)
+    refused = run_toy("policy.lora.r=4", cwd=tmp_path)
     assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
     assert "add lora=adapters" in refused.stderr
 
@@ -139,7 +149,7 @@ def test_jobs_through_submitit(tmp_path):
 def test_the_job_s_own_arguments_run_it_alone(tmp_path):
     """`hydra.mode=RUN` has the last word over the grid's."""
     alone = ["algorithm.weighting=uniform", "seed=1", "grid=weighting", "hydra.mode=RUN"]
-    done = run(str(TOY), *alone, "hydra.run.dir=here", cwd=tmp_path)
+    done = run_toy(*alone, "hydra.run.dir=here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "here/summary.json").exists() and not (tmp_path / "runs").exists()
 

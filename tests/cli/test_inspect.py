@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 
 import pytest
 
 from gprl_lightning.callbacks.rollout_table import RolloutTable
 from gprl_lightning.cli.inspect import main
 from gprl_lightning.tracking.rollout_log import read_rows, rollout_file, write_rows
+from tests.processes import run_forked
 from tests.worlds import tiny_loader, tiny_module, tiny_trainer
 
 
@@ -60,8 +60,7 @@ def test_it_says_what_there_is(run, tmp_path, capsys):
 
 
 def test_as_a_command(run):
-    command = [sys.executable, "-m", "gprl_lightning", "inspect", str(run)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = run_forked(["-m", "gprl_lightning", "inspect", str(run)], os.environ, 300)
     assert done.returncode == 0, done.stderr
     assert "agree to 1e-06" in " ".join(done.stdout.split())
 

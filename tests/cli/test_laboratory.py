@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from gprl_lightning.tracking.answer_log import write_answers
 from gprl_lightning.tracking.grid_results import COST_FILE
 from gprl_lightning.tracking.loggers import MetricsCSV
 from tests.composing import ROOT, composed
+from tests.processes import run_forked
 
 GOLD_CURVE = [0.5, 0.6, 0.7, 0.8]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -131,11 +130,7 @@ def test_the_grid_goes_on_where_a_part_of_it_stopped(tmp_path):
     toy = str(ROOT / "tests/integration/toy_app.py")
 
     def run(*words: str) -> str:
-        command = [sys.executable, toy, *words, "paths.output=runs"]
-        done = subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-            capture_output=True, timeout=120,
-        )  # fmt: skip
+        done = run_forked([toy, *words, "paths.output=runs"], os.environ, 120, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 

@@ -8,6 +8,7 @@ gathered one by one at a rollout, too), ``uneven`` (all but the first process st
 ``generate`` (samples by Hugging Face's own code), or a checkpoint to go on from.
 """
 
+import fcntl
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,13 @@ def digits(completions: list[str], **_: Any) -> list[float]:
 
 
 def write_files(folder: Path, words: set[str]) -> None:
-    """Write the policy and a judge, unless they are there."""
+    """Write the policy and a judge, unless another process has."""
     shape, axes = shape_of(words)
     arch = "gpt2" if "plain" in words else "llama"
-    if not (folder / "judge").exists():
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / "judge").exists():
+            return
         save_policy(Policy(tiny_model(arch, **shape), tiny_tokenizer()), folder / "start")
         backbone = tiny_model(seed=3, **(shape if "large" in words else {})).base_model
         judge = from_backbone(backbone, tiny_tokenizer(), num_axes=axes)

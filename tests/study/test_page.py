@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -17,7 +16,8 @@ from gprl_lightning.study.page import write_study
 from gprl_lightning.study.runs import is_grid, read_grid
 from gprl_lightning.study.settings import by_setting, settings_figure
 from gprl_lightning.study.stopping import CLOCK, FIXED_BETA
-from tests.composing import ROOT, options
+from tests.composing import options
+from tests.processes import run_forked
 from tests.study.synthetic_grid import ITERATIONS, planted, write_run
 
 
@@ -251,7 +251,6 @@ def test_the_command_of_a_grid_and_of_a_run(study):
         (folder / "ablation=none,seed=0", folder / "ablation=none,seed=0" / "report.png"),
     ):
         made.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "gprl_lightning", "report", str(target)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = run_forked(["-m", "gprl_lightning", "report", str(target)], os.environ, 300)
         assert done.returncode == 0, done.stderr[-2000:]
         assert made.exists() and str(made) in done.stdout
