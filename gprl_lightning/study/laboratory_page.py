@@ -179,7 +179,7 @@ def _arms(runs: Mapping[str, Mapping[int, Kept]]) -> str:
             f"{np.mean([s.peak for s in summaries]):.2f}",
             f"{np.mean([one.run.distance()[-1] for one in all_of]):.1f}",
             f"{np.mean([one.curves[metrics.EVAL_RESPONSE_LENGTH][-1] for one in all_of]):.0f}",
-            f"{np.mean([one.kl_coef or math.nan for one in all_of]):.3g}",
+            f"{np.mean([one.kl_coef for one in all_of if one.kl_coef is not None]):.3g}",
             _multipliers(all_of),
             *(f"{np.mean([one.by_task.get(t, math.nan) for one in all_of]):.2f}" for t in tasks),
         ])  # fmt: skip
