@@ -37,7 +37,7 @@ class Forked:
         stderr: Path,
         cwd: Path = ROOT,
     ):
-        self.command, self.returncode = list(command), None
+        self.command = list(command)
         outputs = (str(stdout), str(stderr))
         given = (self.command, dict(environment), str(cwd), outputs)
         self._process = SERVER.Process(target=_become, args=given)
@@ -46,8 +46,7 @@ class Forked:
         self.pid: int = self._process.pid
 
     def poll(self) -> int | None:
-        self.returncode = self._process.exitcode
-        return self.returncode
+        return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)

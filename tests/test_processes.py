@@ -24,8 +24,9 @@ def test_a_fork_is_the_command_in_its_environment_and_folder(tmp_path):
 
 
 def test_it_begins_with_its_imports_done_and_not_with_ours():
-    code = "import sys; print('lightning' in sys.modules, 'pytest' in sys.modules)"
-    assert run_forked(["-c", code], os.environ, 60).stdout == "True False\n"
+    names = ["lightning", "gprl_lightning.tasks.train_preference_model", "pytest", "wandb"]
+    code = f"import sys; print([name in sys.modules for name in {names}])"
+    assert run_forked(["-c", code], os.environ, 60).stdout == "[True, True, False, False]\n"
 
 
 def test_an_error_and_a_signal_are_exit_codes(tmp_path):

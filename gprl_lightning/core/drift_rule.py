@@ -85,13 +85,12 @@ def _clip(multiplier: float, bound: float) -> float:
 
 def _scaled_to(target: float, values: Sequence[float], bound: float) -> list[float]:
     """Values times one factor, clipped to [1/bound, bound], that sum to ``target``."""
-
     factor = target / sum(values)
     scaled = [factor * value for value in values]
     if [_clip(value, bound) for value in scaled] == scaled:
         return scaled
-    least, low, high = 1 / bound, 1 / bound**2, bound**2
+    low, high = 1 / bound**2, bound**2
     while low < (middle := (low + high) / 2) < high:
-        total = sum(min(max(middle * value, least), bound) for value in values)
+        total = sum(_clip(middle * value, bound) for value in values)
         low, high = (middle, high) if total < target else (low, middle)
     return [_clip(high * value, bound) for value in values]
