@@ -6,6 +6,8 @@ OFFICIAL_VENV ?= .venv-official
 BIN    := $(VENV)/bin
 # Two threads are slower than one for models of this size; see README, "Speed and threads".
 export OMP_NUM_THREADS ?= 1
+# Images for containers forbid byte code: then each of many processes compiles the project anew.
+export PYTHONDONTWRITEBYTECODE :=
 QUICK := not (long or slow or benchmark or vllm or official or browser or launchers)
 # Files in the order of their names: the long ones come before the last ones.
 PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_repository import ConfigRepository
-from omegaconf import DictConfig, OmegaConf, _utils, base, grammar_parser
+from omegaconf import DictConfig, OmegaConf
 
 import gprl_lightning.config.validation  # noqa: F401  # brings the schema that conf/ is held against
+from tests.hydra_memory import remember
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 
 
-def _read_each_file_once() -> None:
-    """A thousand compositions need not parse the same YAML and the same interpolations.
-
-    Hydra writes into the files that it has loaded: it gets a copy each time.
-    """
-    parse = lru_cache(grammar_parser.parse)
-    for user_of_it in (base, _utils):
-        setattr(user_of_it, "parse", parse)  # noqa: B010
-    load, loaded = ConfigRepository.load_config, {}
-
-    def remembered(self: ConfigRepository, config_path: str) -> Any:
-        places = [source.path for source in self.sources if source.scheme() == "file"]
-        if places != [str(CONF)]:
-            return load(self, config_path)
-        if config_path not in loaded:
-            loaded[config_path] = pickle.dumps(load(self, config_path))
-        return pickle.loads(loaded[config_path])
-
-    ConfigRepository.load_config = remembered  # type: ignore[method-assign]
-
-
-_read_each_file_once()
+remember(CONF)
 
 
 def composed(*overrides: str, hydra: bool = False) -> DictConfig:

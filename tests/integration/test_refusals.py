@@ -29,7 +29,9 @@ from tests.composing import ROOT
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.tiny_run import clean_environment, tiny_settings, train
 
-QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "logger=none")
+QUIET = (
+    "hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null", "logger=none",
+)  # fmt: skip
 
 
 class Mistake(NamedTuple):

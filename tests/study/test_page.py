@@ -9,6 +9,7 @@ import re
 import pytest
 
 from gprl_lightning.cli import report
+from gprl_lightning.study import page
 from gprl_lightning.study.claims import BASELINE, CLAIMS, FULL, Claim, claims_for
 from gprl_lightning.study.comparison import by_arm, compare
 from gprl_lightning.study.figures import arms_figure, main_figure
@@ -26,6 +27,12 @@ def study(tmp_path_factory):
     folder = planted(tmp_path_factory.mktemp("grid_planted"))
     write_run(folder, "gold_reward", 0, [0.5] * 5, [0.0] * 5, finished=False)
     return folder, write_study(folder)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """For what is read from words and tables alone: drawing takes longer than all else."""
+    monkeypatch.setattr(page, "_pictures", lambda *_: {})
 
 
 def _rows(folder, name):
@@ -122,7 +129,7 @@ def test_the_page_is_one_file_with_everything_in_it(study):
     assert "GPRL resists over-optimisation better than GRPO + BT" in text
 
 
-def test_the_command_s_options_reach_the_verdicts(tmp_path):
+def test_the_command_s_options_reach_the_verdicts(tmp_path, no_pictures):
     folder = planted(tmp_path)
     assert report.main([str(folder), "--tuning-seeds", "0,1"]) == 0
     assert _rows(folder, "comparisons.csv")[0]["seeds"] == "2 3 4 5"
@@ -130,7 +137,7 @@ def test_the_command_s_options_reach_the_verdicts(tmp_path):
     assert _rows(folder, "comparisons.csv")[0]["frontier verdict"] == "undecided"
 
 
-def test_two_seeds_leave_it_undecided(tmp_path):
+def test_two_seeds_leave_it_undecided(tmp_path, no_pictures):
     folder = planted(tmp_path, seeds=2)
     assert "undecided" in write_study(folder).read_text(encoding="utf8")
     rows = _rows(folder, "comparisons.csv")
@@ -139,7 +146,7 @@ def test_two_seeds_leave_it_undecided(tmp_path):
     }
 
 
-def test_a_first_look_of_two_is_stricter(tmp_path):
+def test_a_first_look_of_two_is_stricter(tmp_path, no_pictures):
     """Six of twelve seeds spend .0056, which no six sign flips come to."""
     folder = planted(tmp_path)
     write_study(folder, looks=[6, 12])
@@ -148,7 +155,7 @@ def test_a_first_look_of_two_is_stricter(tmp_path):
         write_study(folder, looks=[5, 12])
 
 
-def test_a_grid_of_other_arms_is_compared_with_its_first(tmp_path):
+def test_a_grid_of_other_arms_is_compared_with_its_first(tmp_path, no_pictures):
     for arm in ("mine", "yours"):
         for seed in range(3):
             write_run(tmp_path, arm, seed, [0.5, 0.6, 0.6, 0.6, 0.6], [0.0, 1, 2, 3, 4])
