@@ -24,7 +24,7 @@ def test_a_fork_is_the_command_in_its_environment_and_folder(tmp_path):
 
 
 def test_it_begins_with_its_imports_done_and_not_with_ours():
-    names = ["lightning", "gprl_lightning.tasks.train_preference_model", "pytest", "wandb"]
+    names = ["lightning", "gprl_lightning.tasks.train_preference_model", "pytest", "hypothesis"]
     code = f"import sys; print([name in sys.modules for name in {names}])"
     assert run_forked(["-c", code], os.environ, 60).stdout == "[True, True, False, False]\n"
 

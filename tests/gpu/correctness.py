@@ -171,16 +171,17 @@ def kernels_are_taken() -> Finding:
                    all(taken.values()) or DEVICE == "cpu")  # fmt: skip
 
 
-def rollout_profile() -> dict[str, Any]:
+def rollout_profile(tokens: int = SAMPLING.max_new_tokens) -> dict[str, Any]:
     """What a whole rollout asks of the device, by a sampler that has captured its steps before."""
+    sampling = Sampling(8, tokens)
     policy, sampler = policy_on_device(layers=4), NativeSampler(fixed_shapes=True)
     prompts = tiny_prompts(policy, TEXTS).to(DEVICE)
 
     def sample() -> None:
-        sampler.sample(policy, prompts, SAMPLING, 1)
+        sampler.sample(policy, prompts, sampling, 1)
 
     sample()
-    return {**kernels(sample), "tokens per row": SAMPLING.max_new_tokens}
+    return {**kernels(sample), "tokens per row": tokens}
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -19,7 +20,6 @@ from gprl_lightning.tracking.metrics_file import read_metrics
 from gprl_lightning.tracking.rollout_log import read_rows, rollout_file
 from gprl_lightning.tracking.wandb_logger import GPRLWandbLogger
 from tests.composing import ROOT
-from tests.processes import run_forked
 from tests.tiny_run import clean_environment, tiny_settings, train
 from tests.wandb_backend import private
 from tests.wandb_log import OfflineRun
@@ -158,8 +158,9 @@ def test_wandb_is_not_imported_where_no_logger_asks_for_it():
         "assert (folder / 'rollouts').exists()\n"
         "assert 'wandb' not in sys.modules\n"
     )
-    code = "import sys\nassert 'wandb' not in sys.modules\n" + code
-    done = run_forked(["-c", code], clean_environment(), 600)
+    command = [sys.executable, "-c", code]
+    environment = clean_environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

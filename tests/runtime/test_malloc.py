@@ -21,10 +21,11 @@ prepare(Config(keep_freed_memory=sys.argv[1] == "keep"))
 def blocks():
     for megabytes in (40, 60, 80):  # above what glibc learns to keep by itself
         torch.zeros(megabytes * 2**18)
-blocks()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-blocks()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(min([faults() for _ in range(6)][1:]))  # the system may take a page back once
 """
 
 
