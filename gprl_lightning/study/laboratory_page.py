@@ -25,6 +25,7 @@ from gprl_lightning.study.laboratory_plan import (
     LOG_GATE_SPREAD,
     MAP,
     MODELS,
+    REMEDIES,
     TUNED,
     VERDICT_SEEDS,
 )
@@ -63,6 +64,11 @@ def measured_part(kept: Sequence[Kept], pictures: Mapping[str, str]) -> str:
         *_picture(pictures, "worlds", "gold against the distance to the starting policy, by world"),
         "### By world",
         *_worlds(kept),
+        "### Remedies of others",
+        _table(
+            [f"learned axes, less {ARMS['bt_best'].name}", "points", "seeds"],
+            _remedy_rows(measures),
+        ),
         "### When does the step per axis help?",
         *_picture(pictures, "map", "what the step per axis adds to one z-score, by kind of axes"),
         _table(["axes", "per axis less one z-score", "seeds"], _map_rows(measures)),
@@ -214,12 +220,21 @@ def _rate(interval: Interval, digits: int = 2) -> str:
 
 
 def _map_rows(measures: Measures) -> list[list[str]]:
-    rows = []
-    for axes, (arm, other) in MAP.items():
-        seeds, interval = gold_difference(measures, arm, other)
-        told = "–" if math.isnan(interval.mean) else _points(interval)
-        rows.append([axes.replace("\n", "; "), told, str(seeds)])
-    return rows
+    return [
+        _explored(measures, axes.replace("\n", "; "), arm, other)
+        for axes, (arm, other) in MAP.items()
+    ]
+
+
+def _remedy_rows(measures: Measures) -> list[list[str]]:
+    remedies = [arm for arm, what in ARMS.items() if what.world == REMEDIES]
+    return [_explored(measures, ARMS[arm].name, arm, "bt_best") for arm in remedies]
+
+
+def _explored(measures: Measures, name: str, arm: str, other: str) -> list[str]:
+    seeds, interval = gold_difference(measures, arm, other)
+    told = "–" if math.isnan(interval.mean) else _points(interval)
+    return [name, told, str(seeds)]
 
 
 def _tuning(kept: Sequence[Kept]) -> list[str]:

@@ -311,6 +311,15 @@ def test_the_page_of_a_complete_study(monkeypatch, tmp_path):
     assert (tmp_path / "map.png").stat().st_size > 10_000
 
 
+def test_remedies_are_held_against_the_best_fixed_beta_on_the_same_seeds():
+    kept = [run("bt_best", seed, 0.6 + seed / 1000) for seed in VERDICT_SEEDS]
+    kept += [run("bt_chi2", seed, 0.7 + seed / 1000) for seed in VERDICT_SEEDS[:3]]
+    text = measured_part(kept, {})
+    table = text[text.index("### Remedies") : text.index("### When")]
+    assert "| GRPO + BT, √χ² for KL | +10.0 [+10.0, +10.0] | 3 |" in table
+    assert "| MO-GRPO | – | 0 |" in table
+
+
 def test_a_page_without_runs_says_so():
     text = measured_part([], {})
     assert "0 of the primary's arms" in text and "No run on a verdict seed yet" in text
