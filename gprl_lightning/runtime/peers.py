@@ -106,9 +106,11 @@ class Watch(threading.Thread):
     def _talk(self) -> None:
         wait = 0.0
         while not self.stopped.wait(wait):
-            wait = self.pause
             with suppress(RuntimeError):
                 self._exchange()
+            # A process that stops before it has said where it is could not be named: ask sooner.
+            known = all(heard.beats > 0 for heard in self.peers.values())
+            wait = self.pause if known else self.pause / 10
 
     def _exchange(self) -> None:
         """Leave word, and read that of the others."""

@@ -18,9 +18,9 @@ TIMEOUT = 0.6
 class Two:
     """This process, rank 0, under watch, and the word that another one leaves."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float = TIMEOUT) -> None:
         self.store, self.meetings, self.said = dist.HashStore(), Meetings(), []
-        self.watch = Watch(self.store, 0, 2, TIMEOUT, self.said.append, self.meetings)
+        self.watch = Watch(self.store, 0, 2, timeout, self.said.append, self.meetings)
         self.beats = 0
         self.watch.start()
 
@@ -41,6 +41,17 @@ class Two:
     def __exit__(self, *_):
         self.watch.stopped.set()
         self.watch.join()
+
+
+def test_where_another_process_is_is_known_soon_after_it_says_so():
+    """Long before the second regular look, after 5 s: it could not be named if it stopped then."""
+    with Two(timeout=100) as run:
+        time.sleep(0.1)
+        run.word(1)
+        end = time.monotonic() + 4
+        while run.watch.peers[1].where != "process 77 on node7":
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
 
 def test_a_process_that_does_not_come_is_named_with_what_it_is_at():
