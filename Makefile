@@ -9,8 +9,8 @@ export OMP_NUM_THREADS ?= 1
 # Images for containers forbid byte code: then each of many processes compiles the project anew.
 export PYTHONDONTWRITEBYTECODE :=
 QUICK := not (long or slow or benchmark or vllm or official or browser or launchers)
-# One more than there are cores, since some tests wait for others' clocks. Files in the order that
-# tests/conftest.py gives them, so that none that is long comes last.
+# One more than there are cores, since some tests wait for others' clocks. Files in the order of
+# their names: the long ones come before the last ones.
 WORKERS ?= $(shell expr `$(PYTHON) -c 'import os; print(os.cpu_count())'` + 1)
 PARALLEL = --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 FAST := tests/core tests/data tests/evaluation tests/modules tests/rollout tests/test_imports.py

@@ -129,8 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _right(report: Report, toy: bool) -> None:
     for name, check in correctness.CHECKS.items():
         report.add(name, check)
-    tokens = {"tokens": 16} if toy else {}
-    report.note("profile of a rollout", correctness.rollout_profile(**tokens))
+    tokens = 16 if toy else correctness.SAMPLING.max_new_tokens
+    report.note("profile of a rollout", correctness.rollout_profile(tokens))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         checks: dict[str, Callable[[], Finding]] = {

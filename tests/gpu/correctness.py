@@ -171,8 +171,9 @@ def kernels_are_taken() -> Finding:
                    all(taken.values()) or DEVICE == "cpu")  # fmt: skip
 
 
-def rollout_profile(tokens: int = SAMPLING.max_new_tokens) -> dict[str, Any]:
-    """What a whole rollout asks of the device, by a sampler that has captured its steps before."""
+def rollout_profile(tokens: int) -> dict[str, Any]:
+    """What a whole rollout of so many tokens a row asks of the device, by a sampler that has
+    captured its steps before."""
     sampling = Sampling(8, tokens)
     policy, sampler = policy_on_device(layers=4), NativeSampler(fixed_shapes=True)
     prompts = tiny_prompts(policy, TEXTS).to(DEVICE)
